@@ -1,0 +1,1 @@
+"""Tomographic reconstruction from limited-angle tilt series with a diffusion prior (DDGM)."""
