@@ -1,0 +1,114 @@
+"""The geometry of a parallel-beam tilt series of one image plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ddgm.errors import DdgmError
+
+
+@dataclass(frozen=True)
+class TiltGeometry:
+    """Parallel-beam projections of an image on to a line detector, one a tilt.
+
+    The image is a plane normal to the tilt axis. Its rows run along the depth of the slab, its
+    columns along the detector at zero tilt; detector bins are as wide as pixels. The sinogram of an
+    image has one row a view and one column a detector bin.
+
+    Attributes
+    ----------
+    height, width : int
+        Image size in pixels (depth × lateral).
+    angles : tuple of float
+        Tilt of each view in degrees; 0 looks along the depth.
+    detector : int
+        Number of detector bins, centred on the tilt axis.
+    """
+
+    height: int
+    width: int
+    angles: tuple[float, ...]
+    detector: int
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "detector"):
+            if getattr(self, name) < 1:
+                raise DdgmError(f"geometry: {name} is {getattr(self, name)}; it must be at least 1")
+        if not self.angles:
+            raise DdgmError("geometry: no tilt angles; at least one view is needed")
+        if not all(-90 <= angle <= 90 for angle in self.angles):
+            raise DdgmError("geometry: tilt angles must lie between -90 and 90 degrees")
+
+    @classmethod
+    def limited_angle(
+        cls,
+        image_shape: tuple[int, int],
+        *,
+        views: int = 128,
+        max_tilt: float = 60.0,
+        detector: int | None = None,
+    ) -> TiltGeometry:
+        """Build evenly spaced tilts from −`max_tilt` to +`max_tilt`, both included (Sec. 3.2).
+
+        Parameters
+        ----------
+        image_shape : (int, int)
+            Rows (depth) and columns (lateral) of the image, pixels.
+        views : int
+            Number of tilt views.
+        max_tilt : float
+            Largest tilt, degrees.
+        detector : int, optional
+            Detector bins; as many as the image has columns unless given.
+        """
+        height, width = image_shape
+        angles = tuple(float(angle) for angle in np.linspace(-max_tilt, max_tilt, views))
+        return cls(height, width, angles, width if detector is None else detector)
+
+    @property
+    def views(self) -> int:
+        """Number of tilt views."""
+        return len(self.angles)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of the image."""
+        return self.height, self.width
+
+    @property
+    def sinogram_shape(self) -> tuple[int, int]:
+        """Views and detector bins of the sinogram."""
+        return self.views, self.detector
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON and `from_dict` understand."""
+        return {
+            "height": self.height,
+            "width": self.width,
+            "angles": list(self.angles),
+            "detector": self.detector,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TiltGeometry:
+        """Build a geometry from what `as_dict` returned.
+
+        Raises
+        ------
+        DdgmError
+            If a key is missing or unknown.
+        """
+        expected = {"height", "width", "angles", "detector"}
+        if set(values) != expected:
+            raise DdgmError(f"geometry: keys are {sorted(values)}; expected {sorted(expected)}")
+        angles: Sequence[float] = values["angles"]
+        return cls(
+            int(values["height"]),
+            int(values["width"]),
+            tuple(float(angle) for angle in angles),
+            int(values["detector"]),
+        )

@@ -1,0 +1,63 @@
+"""The contract of a forward operator A, and the step sizes that it allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ddgm.errors import DdgmError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class LinearOperator(Protocol):
+    """What a reconstruction method needs of a measurement: A, its adjoint and its norm.
+
+    Every implementation keeps ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ to 1e-5 relative in float32.
+    """
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of an image x."""
+
+    @property
+    def data_shape(self) -> tuple[int, int]:
+        """Rows and columns of the data y."""
+
+    @property
+    def max_step_size(self) -> float:
+        """Largest stable step of gradient descent on ½‖Ax − y‖², 2/σ_max²."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where A lives; images and data have to live there too."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Apply A to images (..., rows, columns)."""
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """Apply Aᵀ to data (..., rows, columns)."""
+
+
+def check_step_size(operator: LinearOperator, step_size: float) -> None:
+    """Refuse a step size at which gradient descent diverges.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The operator A.
+    step_size : float
+        Step λ of x ← x − λ Aᵀ(Ax − y).
+
+    Raises
+    ------
+    DdgmError
+        If λ is not in (0, 2/σ_max²); the message names the limit.
+    """
+    limit = operator.max_step_size
+    if not 0 < step_size < limit:
+        raise DdgmError(
+            f"step size {step_size:g} is outside (0, {limit:.3g}): gradient descent on ½‖Ax − y‖² "
+            f"diverges above 2/σ_max² = {limit:.3g}"
+        )
