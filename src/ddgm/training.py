@@ -1,0 +1,349 @@
+"""Training of the noise-prediction network (Eq. 1), with PyTorch Lightning."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from ddgm.denoiser import DenoiserCard, UNet
+from ddgm.errors import DdgmError
+from ddgm.patches import StepSampler, TrainingPatches
+
+logger = logging.getLogger(__name__)
+
+# Settings that decide where and how fast a network is trained, not what comes out.
+_INCIDENTAL = frozenset(
+    {
+        "accelerator",
+        "devices",
+        "nodes",
+        "workers",
+        "checkpoint_every",
+        "validate_every",
+        "log_every",
+    }
+)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained; the defaults are the paper's.
+
+    Attributes
+    ----------
+    patch_size : int
+        Rows and columns of a training patch.
+    batch : int
+        Patches a step, over all devices.
+    steps : int
+        Optimiser steps.
+    learning_rate : float
+        Of Adam; the highest one of the schedule.
+    schedule : {"constant", "cosine"}
+        Learning rate after the warm-up: kept, or lowered to zero along a half cosine.
+    warmup : int
+        Steps over which the learning rate rises from zero.
+    ema_decay : float
+        Decay a step of the running average of the weights, which is what is kept; 0 for none.
+    gradient_clip : float
+        Largest norm of the gradient; 0 for no limit.
+    sigma_min, sigma_max : float
+        Noise levels are log-uniform between them.
+    precision : str
+        Lightning's name of it, such as "32-true" or "bf16-mixed".
+    accelerator : str
+        "auto", "cpu" or "gpu".
+    devices : int or "auto"
+        Devices a node.
+    nodes : int
+        Number of nodes.
+    workers : int
+        Processes that read patches, a device; 0 reads in the training process.
+    checkpoint_every, validate_every, log_every : int
+        In steps.
+    seed : int
+        Of initial weights, patches and noise.
+    """
+
+    patch_size: int = 128
+    batch: int = 64
+    steps: int = 380_000
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup: int = 0
+    ema_decay: float = 0.0
+    gradient_clip: float = 0.0
+    sigma_min: float = 0.03
+    sigma_max: float = 30.0
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    nodes: int = 1
+    workers: int = 2
+    checkpoint_every: int = 1000
+    validate_every: int = 5000
+    log_every: int = 50
+    seed: int = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the result; a checkpoint of others is of another run."""
+        return {name: value for name, value in asdict(self).items() if name not in _INCIDENTAL}
+
+
+def noise_levels(shape: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Draw log-uniform noise levels, (shape,) float32 (Sec. 3)."""
+    uniform = torch.rand(shape, generator=generator, device=generator.device)
+    return low * (high / low) ** uniform
+
+
+class NoisePrediction(pl.LightningModule):
+    """Minimise ‖ε − ε_θ(x + σ ε)‖² a pixel over images x and noise levels σ (Eq. 1)."""
+
+    def __init__(self, network: UNet, settings: TrainingSettings) -> None:
+        super().__init__()
+        self.network = network
+        self.settings = settings
+
+    def _loss(self, clean: Tensor, seed: int) -> Tensor:
+        # A generator of its own for each step and process makes a resumed run draw what an
+        # uninterrupted one would have drawn.
+        generator = torch.Generator(self.device).manual_seed(seed)
+        settings = self.settings
+        sigma = noise_levels(len(clean), settings.sigma_min, settings.sigma_max, generator)
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        predicted = self.network(clean + sigma[:, None, None] * noise)
+        loss: Tensor = (predicted.float() - noise).square().mean()
+        return loss
+
+    def training_step(self, clean: Tensor, _: int) -> Tensor:
+        """Return the loss of a batch of clean patches."""
+        step = self.trainer.global_step
+        seed = (self.settings.seed << 40) + (step << 12) + self.global_rank
+        loss = self._loss(clean, seed)
+        if not torch.isfinite(loss):
+            raise DdgmError(
+                f"training: the loss is {float(loss)} at step {step}; lower "
+                f"training.learning_rate (now {self.settings.learning_rate:g}) or set "
+                f"training.gradient_clip"
+            )
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], index: int) -> None:
+        """Log the loss of a batch of validation patches, with the same noise every time."""
+        self.log("val_loss", self._loss(batch[0], index), prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam with PyTorch's defaults, and the learning-rate schedule."""
+        settings = self.settings
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+
+        def factor(step: int) -> float:
+            if step < settings.warmup:
+                return (step + 1) / settings.warmup
+            if settings.schedule == "constant":
+                return 1.0
+            done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+            return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class PatchFeed(pl.LightningDataModule):
+    """Feeds the trainer from a volume, from whatever step it has reached."""
+
+    def __init__(
+        self, patches: TrainingPatches, validation: Tensor | None, settings: TrainingSettings
+    ) -> None:
+        super().__init__()
+        self.patches, self.validation, self.settings = patches, validation, settings
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Return the endless batches that follow the trainer's step."""
+        trainer = self.trainer
+        assert trainer is not None
+        sampler = StepSampler(
+            self.settings.batch, trainer.global_step, trainer.global_rank, trainer.world_size
+        )
+        return DataLoader(
+            self.patches,
+            batch_sampler=sampler,
+            num_workers=self.settings.workers,
+            persistent_workers=self.settings.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]] | list[Any]:
+        """Return the validation patches, whole images in fixed order."""
+        if self.validation is None:
+            return []
+        share = max(
+            1, self.settings.batch // max(1, self.trainer.world_size if self.trainer else 1)
+        )
+        return DataLoader(TensorDataset(self.validation), batch_size=share)
+
+
+class StepProgress(TQDMProgressBar):
+    """A progress bar over all steps; the endless loader has no length of its own."""
+
+    @property
+    def total_train_batches(self) -> int:
+        """Steps of the whole run."""
+        return int(self.trainer.max_steps)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Begin at the step that a resumed run has reached."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.initial = trainer.global_step
+        self.train_progress_bar.reset(total=trainer.max_steps)
+        self.train_progress_bar.set_description("training")
+
+
+def train(
+    volume: Path | str,
+    card: DenoiserCard,
+    settings: TrainingSettings,
+    directory: Path | str,
+    *,
+    validation: Tensor | None = None,
+    progress: bool = True,
+) -> UNet:
+    """Train a network on random patches of a volume, going on from its last checkpoint if any.
+
+    Parameters
+    ----------
+    volume : path-like
+        Zarr volume of clean images.
+    card : DenoiserCard
+        Architecture, normalisation and noise levels.
+    settings : TrainingSettings
+        How to train; its noise levels are replaced by the card's.
+    directory : path-like
+        Where checkpoints and logs go. Checkpoints are removed when training has ended well.
+    validation : Tensor, optional
+        (count, rows, columns) normalised images for the validation loss.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    UNet
+        The trained network on the CPU; the running average of its weights where `ema_decay` > 0.
+
+    Raises
+    ------
+    DdgmError
+        If the loss is not finite, or the patch size does not fit the network or the volume.
+    """
+    settings = replace(settings, sigma_min=card.sigma_min, sigma_max=card.sigma_max)
+    stride = card.architecture.stride
+    if settings.patch_size % stride:
+        raise DdgmError(
+            f"training: patch size {settings.patch_size} is not a multiple of {stride}, which "
+            f"{len(card.architecture.widths)} levels need"
+        )
+    directory = Path(directory)
+    checkpoints = directory / "checkpoints"
+    _keep_only_own(checkpoints, {"card": asdict(card), "settings": settings.identity})
+    last = checkpoints / "last.ckpt"
+    if last.exists():
+        logger.info("training goes on from %s", last)
+
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    network = UNet(card.architecture)
+    patches = TrainingPatches(volume, settings.patch_size, card.normalisation, settings.seed)
+    callbacks: list[pl.Callback] = [
+        ModelCheckpoint(
+            checkpoints,
+            filename="step",
+            save_last=True,
+            every_n_train_steps=settings.checkpoint_every,
+            enable_version_counter=False,
+        )
+    ]
+    if progress:
+        callbacks.append(StepProgress(refresh_rate=10))
+    if settings.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    trainer = pl.Trainer(
+        max_steps=settings.steps,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        precision=settings.precision,  # type: ignore[arg-type]  # checked by Lightning
+        gradient_clip_val=settings.gradient_clip or None,
+        callbacks=callbacks,
+        logger=[CSVLogger(directory, "csv"), TensorBoardLogger(directory, "tensorboard")],
+        log_every_n_steps=min(settings.log_every, settings.steps),
+        val_check_interval=settings.validate_every if validation is not None else None,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        limit_val_batches=None if validation is not None else 0,
+        use_distributed_sampler=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        # One node takes its processes from Lightning even inside a SLURM job step.
+        plugins=[LightningEnvironment()] if settings.nodes == 1 else None,
+    )
+    module = NoisePrediction(network, settings)
+    feed = PatchFeed(patches, validation, settings)
+    trainer.fit(module, feed, ckpt_path=last if last.exists() else None, weights_only=False)
+    if trainer.global_step < settings.steps:
+        raise DdgmError(f"training: stopped at step {trainer.global_step} of {settings.steps}")
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    network.cpu().eval()
+    return network
+
+
+def collect_losses(directory: Path | str) -> pd.DataFrame:
+    """Merge the losses that a training run, and the runs it was resumed from, have logged.
+
+    Returns
+    -------
+    DataFrame
+        One row a logged step: step, train_loss, val_loss.
+    """
+    logs = sorted(Path(directory).glob("csv/version_*/metrics.csv"), key=_version)
+    frames = [pd.read_csv(log) for log in logs]
+    merged = pd.concat(frames) if frames else pd.DataFrame({"step": []})
+    # A step logged again after a resume counts once, with its later value.
+    return merged.groupby("step", as_index=False).last().drop(columns="epoch", errors="ignore")
+
+
+def _version(log: Path) -> int:
+    return int(log.parent.name.removeprefix("version_"))
+
+
+def _keep_only_own(checkpoints: Path, identity: dict[str, Any]) -> None:
+    """Discard checkpoints of other settings: going on from them would mix two runs."""
+    wanted = json.loads(json.dumps(identity))
+    note = checkpoints / "identity.json"
+    if checkpoints.exists() and (not note.exists() or json.loads(note.read_text()) != wanted):
+        logger.warning("checkpoints in %s are of other settings; training starts anew", checkpoints)
+        shutil.rmtree(checkpoints)
+        for logs in ("csv", "tensorboard"):
+            shutil.rmtree(checkpoints.parent / logs, ignore_errors=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(wanted, indent=2))
+
+
+def parameters(network: UNet) -> int:
+    """Return the number of trainable parameters."""
+    return sum(each.numel() for each in network.parameters())
