@@ -1,0 +1,56 @@
+"""Reconstruction methods, one module each.
+
+To add one, write a frozen dataclass with the interface of `Method`, and enter it in `METHODS`. The
+configuration can then name it, and it becomes a row of Table 1. This package loads without PyTorch,
+so that the workflow can ask what a method needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ddgm.errors import DdgmError
+from ddgm.methods.algebraic import Algebraic
+from ddgm.methods.ddgm import DDGM
+from ddgm.methods.problem import Evaluations, Method, Problem
+
+__all__ = ["DDGM", "METHODS", "Algebraic", "Evaluations", "Method", "Problem", "make_method"]
+
+METHODS: dict[str, type[Any]] = {
+    "algebraic": Algebraic,
+    "ddgm": DDGM,
+}
+
+
+def make_method(name: str, settings: dict[str, Any]) -> Method:
+    """Build a method from its name and settings.
+
+    Parameters
+    ----------
+    name : str
+        A key of `METHODS`.
+    settings : dict
+        Values of the method's fields; those not given keep their defaults.
+
+    Raises
+    ------
+    DdgmError
+        If the method or one of the settings does not exist, or a value is not allowed.
+    """
+    if name not in METHODS:
+        raise DdgmError(f"method {name!r} does not exist; there are {', '.join(sorted(METHODS))}")
+    kind = METHODS[name]
+    known = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise DdgmError(f"method {name!r} has no setting {unknown[0]!r}; it has {', '.join(known)}")
+    types: dict[str, Any] = {"int": int, "float": (int, float)}
+    for field in dataclasses.fields(kind):
+        value = settings.get(field.name, field.default)
+        if isinstance(value, bool) or not isinstance(value, types[str(field.type)]):
+            raise DdgmError(
+                f"method {name!r}: {field.name} = {value!r} is not of type {field.type}"
+            )
+    method: Method = kind(**settings)
+    return method

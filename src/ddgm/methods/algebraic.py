@@ -1,0 +1,59 @@
+"""Algebraic reconstruction: gradient descent, stopped early (Eq. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ddgm.errors import DdgmError
+from ddgm.methods.problem import Problem, check_finite
+from ddgm.operator import LinearOperator, check_step_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Algebraic:
+    """K steps x ← x − λ Aᵀ(Ax − y) from x = 0.
+
+    The step goes along the gradient of ½‖Ax − y‖²: with the factor 2 that Eq. 4 has as typeset,
+    λ = 9e-5 would diverge.
+
+    Attributes
+    ----------
+    K : int
+        Gradient steps; stopping early is the only regularisation.
+    step_size : float
+        λ.
+    """
+
+    K: int = 100
+    step_size: float = 9e-5
+
+    needs_svd: ClassVar[bool] = False
+    needs_network: ClassVar[bool] = False
+    needs_network_gradient: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.K < 1:
+            raise DdgmError(f"algebraic: K = {self.K}; it must be at least 1")
+
+    def check(self, operator: LinearOperator) -> None:
+        """Refuse a step size at which the descent diverges."""
+        check_step_size(operator, self.step_size)
+
+    def iterates(self, problem: Problem) -> Iterator[Tensor]:
+        """Yield x after each step."""
+        x = problem.zeros()
+        for k in range(1, self.K + 1):
+            x = x - self.step_size * problem.gradient(x)
+            check_finite(x, f"algebraic, step {k}")
+            yield x
+
+    def solve(self, problem: Problem) -> Tensor:
+        """Run the descent."""
+        for x in self.iterates(problem):
+            last = x
+        return last

@@ -1,0 +1,130 @@
+"""Table 1: accuracy and work of the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ddgm.methods import METHODS
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's entry.
+
+    Attributes
+    ----------
+    label : str
+        What the table calls it.
+    method : str
+        Its name in `ddgm.methods.METHODS`.
+    metrics : DataFrame
+        One row an image: mse, ssim, gradient_evals, network_evals.
+    """
+
+    label: str
+    method: str
+    metrics: pd.DataFrame
+
+
+def table_1(rows: Sequence[Row]) -> pd.DataFrame:
+    """Summarise methods, one row each (Table 1).
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        In the order of the table.
+
+    Returns
+    -------
+    DataFrame
+        Columns method, requires_svd, requires_network_gradient, gradient_evals, network_evals,
+        mse, mse_se, ssim, ssim_se, images. Errors are standard errors of the mean over images.
+    """
+    return pd.DataFrame([_summary(row) for row in rows])
+
+
+def _summary(row: Row) -> dict[str, object]:
+    kind, metrics = METHODS[row.method], row.metrics
+    return {
+        "method": row.label,
+        "requires_svd": kind.needs_svd,
+        "requires_network_gradient": kind.needs_network_gradient,
+        "gradient_evals": int(metrics["gradient_evals"].max()),
+        "network_evals": int(metrics["network_evals"].max()),
+        "mse": metrics["mse"].mean(),
+        "mse_se": metrics["mse"].sem(),
+        "ssim": metrics["ssim"].mean(),
+        "ssim_se": metrics["ssim"].sem(),
+        "images": len(metrics),
+    }
+
+
+_HEADINGS = {
+    "markdown": ("method", "SVD", "∇ε", "grad evals ↓", "net evals ↓", "MSE ↓", "SSIM ↑"),
+    "latex": (
+        "method",
+        "SVD",
+        r"$\nabla_x \epsilon_\theta$",
+        r"grad evals $\downarrow$",
+        r"net evals $\downarrow$",
+        r"MSE $\downarrow$",
+        r"SSIM $\uparrow$",
+    ),
+}
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Return the table as Markdown, the best MSE and SSIM in bold."""
+    lines = _lines(table, _HEADINGS["markdown"], "**{}**", "±")
+    rule = ["---"] * len(lines[0])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], rule, *lines[1:]]) + (
+        f"\n\n{table['images'].iloc[0]} test images; mean ± standard error.\n"
+    )
+
+
+def to_latex(table: pd.DataFrame) -> str:
+    """Return the table as a LaTeX tabular (booktabs), the best MSE and SSIM in bold."""
+    escaped = table.assign(method=[_escape(label) for label in table["method"]])
+    head, *body = _lines(escaped, _HEADINGS["latex"], r"\textbf{{{}}}", r"$\pm$")
+    rows = [" & ".join(cells) + r" \\" for cells in [head, *body]]
+    return "\n".join(
+        [
+            r"\begin{tabular}{lccrrll}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _lines(
+    table: pd.DataFrame, head: Sequence[str], bold: str, plus_minus: str
+) -> list[tuple[str, ...]]:
+    best_mse, best_ssim = table["mse"].idxmin(), table["ssim"].idxmax()
+    lines = [tuple(head)]
+    for at, row in table.iterrows():
+        mse = f"{row['mse']:.4f} {plus_minus} {row['mse_se']:.4f}"
+        ssim = f"{row['ssim']:.3f} {plus_minus} {row['ssim_se']:.3f}"
+        lines.append(
+            (
+                str(row["method"]),
+                "yes" if row["requires_svd"] else "no",
+                "yes" if row["requires_network_gradient"] else "no",
+                str(row["gradient_evals"]),
+                str(row["network_evals"]),
+                bold.format(mse) if at == best_mse else mse,
+                bold.format(ssim) if at == best_ssim else ssim,
+            )
+        )
+    return lines
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + letter if letter in "&%$#_{}" else letter for letter in text)
