@@ -1,0 +1,266 @@
+"""Checks of the workflow's configuration, before anything runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jsonschema
+import yaml
+from jsonschema.exceptions import ValidationError, best_match
+
+from ddgm.errors import DdgmError
+
+T = TypeVar("T")
+
+SYNTHETIC = "synthetic"
+DATA_DIR_VARIABLE = "DDGM_DATA_DIR"
+
+
+def check_schema(config: Mapping[str, Any], schema: Path | str) -> None:
+    """Check types, ranges and names of all keys; quick, and loads nothing heavy.
+
+    Parameters
+    ----------
+    config : mapping
+        The merged configuration.
+    schema : path-like
+        JSON schema in YAML.
+
+    Raises
+    ------
+    DdgmError
+        Naming the first wrong key, its value and what is allowed.
+    """
+    rules = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
+    error = best_match(jsonschema.Draft202012Validator(rules).iter_errors(dict(config)))
+    if error is not None:
+        raise DdgmError(_describe(error))
+
+
+def resolve_address(config: Mapping[str, Any], name: str) -> str:
+    """Return the address of a volume with {data_dir} filled in.
+
+    Parameters
+    ----------
+    config : mapping
+        The configuration.
+    name : str
+        Key of the volume.
+
+    Raises
+    ------
+    DdgmError
+        If the address needs a data folder and none is given, or no volume is there.
+    """
+    address: str = config["volumes"][name]["address"]
+    key = f"volumes.{name}.address"
+    if "{data_dir}" in address:
+        folder = config["data_dir"] or os.environ.get(DATA_DIR_VARIABLE)
+        if not folder:
+            raise DdgmError(
+                f"config: {key} = {address} needs a data folder; give it with "
+                f"--config data_dir=/path/to/volumes or in the environment as {DATA_DIR_VARIABLE}"
+            )
+        address = address.replace("{data_dir}", str(Path(folder).expanduser().absolute()))
+    path = address.removeprefix("precomputed://")
+    if path.startswith("file://") and not (Path(path.removeprefix("file://")) / "info").is_file():
+        raise DdgmError(f"config: {key}: no precomputed volume at {path} (it has no file `info`)")
+    return address
+
+
+def check_meaning(config: Mapping[str, Any]) -> None:
+    """Check what a schema cannot: boxes against volumes, patches, networks and step sizes.
+
+    Asks a source for its size where the configuration does not give it, and computes the norm of
+    the projector: some seconds.
+
+    Parameters
+    ----------
+    config : mapping
+        A configuration that passed `check_schema`.
+
+    Raises
+    ------
+    DdgmError
+        Naming the first wrong key, its value and what is allowed.
+    """
+    size = config["patches"]["size"]
+    sections, rows, columns = _volume_shape(config, "eval")
+    _check_patch("patches.size", size, rows, columns, "eval")
+    gap = config["patches"]["gap"]
+    if sections - gap < 2:
+        raise DdgmError(
+            f"config: patches.gap = {gap}: volumes.eval has {sections} sections, so at most "
+            f"{sections - 2} can be left out between the validation and the test set"
+        )
+    shown, test = config["comparison"]["images"], config["patches"]["test"]
+    if shown > test:
+        raise DdgmError(f"config: comparison.images = {shown}: at most patches.test = {test}")
+    _check_names(config)
+    _check_network(config)
+    _check_methods(config)
+
+
+def _volume_shape(config: Mapping[str, Any], name: str) -> tuple[int, int, int]:
+    """Return sections, rows and columns of the part of a volume that is used."""
+    from ddgm.volume import Box
+
+    volume = config["volumes"][name]
+    bounds = _bounds(config, name)
+    box = bounds
+    if volume["box"] is not None:
+        key = f"volumes.{name}.box"
+        box = _renamed(
+            key, lambda: Box(tuple(volume["box"]["start"]), tuple(volume["box"]["stop"]))
+        )
+        if not bounds.contains(box):
+            raise DdgmError(
+                f"config: {key} = {box} is outside the volume, which at mip {volume['mip']} "
+                f"is {bounds} (x, y, z in voxels, stop excluded)"
+            )
+    extent = dict(zip("xyz", box.shape, strict=True))
+    first, second, third = (extent[axis] for axis in volume["axes"])
+    return first, second, third
+
+
+def _bounds(config: Mapping[str, Any], name: str) -> Any:
+    from ddgm.volume import Box
+
+    volume = config["volumes"][name]
+    key = f"volumes.{name}"
+    if volume["address"] == SYNTHETIC:
+        if "synthetic" not in volume:
+            raise DdgmError(f"config: {key}.address = synthetic needs the key {key}.synthetic")
+        if volume["mip"] != 0:
+            raise DdgmError(f"config: {key}.mip = {volume['mip']}: a synthetic volume has mip 0")
+        return Box((0, 0, 0), tuple(volume["synthetic"]["size"]))
+    address = resolve_address(config, name)
+    if volume["size"] is not None:
+        return Box((0, 0, 0), tuple(volume["size"]))
+    from ddgm.download import read_info
+
+    return _renamed(f"{key}.address", lambda: read_info(address, volume["mip"]).bounds)
+
+
+def _check_patch(key: str, size: int, rows: int, columns: int, volume: str) -> None:
+    if size > min(rows, columns):
+        raise DdgmError(
+            f"config: {key} = {size} is larger than the sections of volumes.{volume}, "
+            f"{rows} × {columns} voxels; at most {min(rows, columns)}"
+        )
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    methods = config["methods"]
+    for key, names in (
+        ("table_1", config["table_1"]),
+        ("comparison.methods", config["comparison"]["methods"]),
+    ):
+        for name in names:
+            if name not in methods:
+                raise DdgmError(
+                    f"config: {key} names {name!r}; `methods` has {', '.join(sorted(methods))}"
+                )
+
+
+def _check_network(config: Mapping[str, Any]) -> None:
+    from ddgm.denoiser import Architecture
+
+    network, training = config["network"], config["training"]
+    if network["path"] is not None:
+        if not Path(network["path"]).expanduser().is_file():
+            raise DdgmError(f"config: network.path = {network['path']}: no such file")
+        return
+    if network["sigma_min"] >= network["sigma_max"]:
+        raise DdgmError(
+            f"config: network.sigma_min = {network['sigma_min']:g} must be below "
+            f"network.sigma_max = {network['sigma_max']:g}"
+        )
+    stride = Architecture(tuple(network["widths"]), network["convolutions"]).stride
+    for key, size in (
+        ("training.patch_size", training["patch_size"]),
+        ("patches.size", config["patches"]["size"]),
+    ):
+        if size % stride:
+            raise DdgmError(
+                f"config: {key} = {size} must be a multiple of {stride} for the "
+                f"{len(network['widths'])} levels of network.widths"
+            )
+    _, rows, columns = _volume_shape(config, "train")
+    _check_patch("training.patch_size", training["patch_size"], rows, columns, "train")
+
+
+def _check_methods(config: Mapping[str, Any]) -> None:
+    from ddgm.geometry import TiltGeometry
+    from ddgm.methods import make_method
+    from ddgm.projector import Projector
+
+    size = config["patches"]["size"]
+    operator = Projector(TiltGeometry.limited_angle((size, size), **config["geometry"]))
+    rows = {
+        f"methods.{name}": {key: row[key] for key in row if key != "label"}
+        for name, row in config["methods"].items()
+    }
+    curve = config["figure_12"]
+    rows["figure_12"] = {"method": "algebraic", "step_size": curve["step_size"]}
+    for key, row in rows.items():
+        settings = dict(row)
+        name = settings.pop("method")
+        method = _renamed(key, partial(make_method, name, settings))
+        _renamed(key, partial(method.check, operator))
+
+
+def _renamed(key: str, action: Callable[[], T]) -> T:
+    """Run a check of the library; its complaint gets the name of the configuration key."""
+    try:
+        return action()
+    except DdgmError as error:
+        raise DdgmError(f"config: {key}: {error}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    """Say in one line which key is wrong, what it holds and what is allowed."""
+    key = ".".join(str(part) for part in error.absolute_path)
+    schema: Any = error.schema
+    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+        allowed = sorted(schema["properties"])
+        unknown = sorted(set(error.instance) - set(allowed))[0]
+        where = f"{key}.{unknown}" if key else unknown
+        return f"config: unknown key {where}; {key or 'the top level'} takes {', '.join(allowed)}"
+    if error.validator == "required":
+        return f"config: {key or 'the top level'}: {error.message}"
+    allowed_values = _allowed(schema)
+    return f"config: {key} = {error.instance!r} is not allowed; it takes {allowed_values}"
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """Put a schema of one key into words."""
+    if "anyOf" in schema:
+        return " or ".join(_allowed(option) for option in schema["anyOf"])
+    if "const" in schema:
+        return repr(schema["const"])
+    if "enum" in schema:
+        return "one of " + ", ".join(repr(value) for value in schema["enum"])
+    if "$ref" in schema:
+        return "a value as described for " + str(schema["$ref"]).rpartition("/")[2]
+    kind = schema.get("type", "a value")
+    words = [" or ".join(kind) if isinstance(kind, list) else str(kind)]
+    for rule, phrase in (
+        ("minimum", "≥ {}"),
+        ("exclusiveMinimum", "> {}"),
+        ("maximum", "≤ {}"),
+        ("exclusiveMaximum", "< {}"),
+        ("multipleOf", "a multiple of {}"),
+        ("pattern", "matching {}"),
+        ("minItems", "at least {} items"),
+        ("maxItems", "at most {} items"),
+        ("minLength", "at least {} characters"),
+        ("minProperties", "at least {} keys"),
+    ):
+        if rule in schema:
+            words.append(phrase.format(schema[rule]))
+    return ", ".join(words)

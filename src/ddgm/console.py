@@ -1,0 +1,57 @@
+"""Messages of a program for people: a log file, the terminal, and errors of one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ddgm.errors import DdgmError
+
+# Lightning repeats advice and hardware that nobody asked about.
+_CHATTY = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+
+
+@contextmanager
+def session(log: Path | str | None = None) -> Iterator[None]:
+    """Run a program's main part.
+
+    Messages go to the terminal and to a log file. A `DdgmError` ends the program with exit status 1
+    and its one line; any other error keeps its traceback, which goes to the log too.
+
+    Parameters
+    ----------
+    log : path-like, optional
+        File for messages, written anew.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log is not None:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers
+    )
+    logging.captureWarnings(True)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message=".*Sparse (CSR|invariant).*")
+    try:
+        yield
+    except DdgmError as error:
+        logging.getLogger("ddgm").error("%s", error)
+        sys.exit(1)
+    except Exception:
+        logging.getLogger("ddgm").exception("this is a bug in ddgm, or a fault of the machine")
+        sys.exit(1)
+    finally:
+        logging.shutdown()
+
+
+def show_progress() -> bool:
+    """Tell whether progress bars are wanted; the environment's DDGM_PROGRESS=0 turns them off."""
+    return os.environ.get("DDGM_PROGRESS", "1") != "0"

@@ -1,0 +1,103 @@
+rule synthesize:
+    """Make an EM-like volume from a seed, as a Neuroglancer precomputed volume."""
+    output:
+        directory(f"{RESULTS}/source/{{volume}}"),
+    log:
+        f"{RESULTS}/logs/synthesize/{{volume}}.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        synthetic=lambda wildcards: config["volumes"][wildcards.volume]["synthetic"],
+    script:
+        "../scripts/synthesize.py"
+
+
+rule download:
+    """Copy a box of a precomputed volume into a Zarr array; goes on where it was interrupted."""
+    input:
+        made_source,
+    output:
+        directory(f"{RESULTS}/volumes/{{volume}}.zarr"),
+    log:
+        f"{RESULTS}/logs/download/{{volume}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/download/{{volume}}.tsv"
+    conda:
+        "../../envs/ddgm.yaml"
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        address=lambda wildcards: address(wildcards.volume),
+        mip=lambda wildcards: config["volumes"][wildcards.volume]["mip"],
+        size=lambda wildcards: config["volumes"][wildcards.volume]["size"],
+        box=lambda wildcards: config["volumes"][wildcards.volume]["box"],
+        axes=lambda wildcards: config["volumes"][wildcards.volume]["axes"],
+        fill_missing=config["download"]["fill_missing"],
+    script:
+        "../scripts/download.py"
+
+
+if config["network"]["path"] is None:
+
+    rule statistics:
+        """Mean and standard deviation over all training voxels."""
+        input:
+            volume=f"{RESULTS}/volumes/train.zarr",
+        output:
+            f"{RESULTS}/statistics.json",
+        log:
+            f"{RESULTS}/logs/statistics.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/statistics.tsv"
+        conda:
+            "../../envs/ddgm.yaml"
+        resources:
+            mem_mb=2000,
+            runtime=240,
+        script:
+            "../scripts/statistics.py"
+
+else:
+
+    rule statistics_of_network:
+        """The normalisation that the given network was trained with."""
+        input:
+            network=NETWORK,
+        output:
+            f"{RESULTS}/statistics.json",
+        log:
+            f"{RESULTS}/logs/statistics.log",
+        conda:
+            "../../envs/ddgm.yaml"
+        resources:
+            mem_mb=2000,
+            runtime=10,
+        script:
+            "../scripts/statistics_of_network.py"
+
+
+rule patches:
+    """Random image patches of the evaluation volume: the validation or the test set."""
+    input:
+        volume=f"{RESULTS}/volumes/eval.zarr",
+    output:
+        f"{RESULTS}/patches/{{set}}.npz",
+    log:
+        f"{RESULTS}/logs/patches/{{set}}.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        size=config["patches"]["size"],
+        images=lambda wildcards: config["patches"][wildcards.set],
+        gap=config["patches"]["gap"],
+        seed=config["patches"]["seed"],
+    script:
+        "../scripts/patches.py"

@@ -1,0 +1,98 @@
+rule metrics:
+    """Compare reconstructions with the truth, one row an image."""
+    input:
+        reconstruction=f"{RESULTS}/reconstructions/{{set}}/{{method}}.npz",
+        patches=f"{RESULTS}/patches/{{set}}.npz",
+        statistics=f"{RESULTS}/statistics.json",
+    output:
+        f"{RESULTS}/metrics/{{set}}/{{method}}.csv",
+    log:
+        f"{RESULTS}/logs/metrics/{{set}}/{{method}}.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    script:
+        "../scripts/metrics.py"
+
+
+rule table_1:
+    """Table 1: accuracy and work of the methods on the test set."""
+    input:
+        expand(f"{RESULTS}/metrics/test/{{method}}.csv", method=config["table_1"]),
+    output:
+        csv=f"{RESULTS}/tables/table_1.csv",
+        markdown=f"{RESULTS}/tables/table_1.md",
+        latex=f"{RESULTS}/tables/table_1.tex",
+    log:
+        f"{RESULTS}/logs/table_1.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        rows=[
+            (config["methods"][name]["label"], config["methods"][name]["method"])
+            for name in config["table_1"]
+        ],
+    script:
+        "../scripts/table_1.py"
+
+
+rule comparison:
+    """Test images beside their tilt series and reconstructions."""
+    input:
+        patches=f"{RESULTS}/patches/test.npz",
+        sinograms=f"{RESULTS}/sinograms/test.npz",
+        statistics=f"{RESULTS}/statistics.json",
+        reconstructions=expand(
+            f"{RESULTS}/reconstructions/test/{{method}}.npz",
+            method=config["comparison"]["methods"],
+        ),
+    output:
+        pdf=f"{RESULTS}/figures/comparison.pdf",
+        png=f"{RESULTS}/figures/comparison.png",
+    log:
+        f"{RESULTS}/logs/comparison.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
+        images=config["comparison"]["images"],
+    script:
+        "../scripts/comparison.py"
+
+
+rule figure_12:
+    """Error of the algebraic method against its number of steps, on the validation set."""
+    input:
+        patches=f"{RESULTS}/patches/validation.npz",
+        sinograms=f"{RESULTS}/sinograms/validation.npz",
+        statistics=f"{RESULTS}/statistics.json",
+    output:
+        csv=f"{RESULTS}/tables/figure_12.csv",
+        pdf=f"{RESULTS}/figures/figure_12.pdf",
+        png=f"{RESULTS}/figures/figure_12.png",
+    log:
+        f"{RESULTS}/logs/figure_12.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figure_12.tsv"
+    conda:
+        "../../envs/ddgm.yaml"
+    threads: 16
+    resources:
+        mem_mb=8000,
+        runtime=60,
+        gpu=0 if config["reconstruction"]["device"] == "cpu" else 1,
+    params:
+        steps=config["figure_12"]["steps"],
+        step_size=config["figure_12"]["step_size"],
+        device=config["reconstruction"]["device"],
+        batch=config["reconstruction"]["batch"],
+    script:
+        "../scripts/figure_12.py"

@@ -1,0 +1,21 @@
+rule sinograms:
+    """Simulate the noisy tilt series of a set of images (Eq. 3)."""
+    input:
+        patches=f"{RESULTS}/patches/{{set}}.npz",
+        statistics=f"{RESULTS}/statistics.json",
+    output:
+        f"{RESULTS}/sinograms/{{set}}.npz",
+    log:
+        f"{RESULTS}/logs/sinograms/{{set}}.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        geometry=config["geometry"],
+        noise_std=config["measurement"]["noise_std"],
+        seed=config["measurement"]["seed"],
+    script:
+        "../scripts/sinograms.py"

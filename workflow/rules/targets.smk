@@ -1,0 +1,7 @@
+rule all:
+    """Everything this workflow makes so far."""
+    default_target: True
+    input:
+        rules.table_1.output,
+        rules.comparison.output,
+        rules.figure_12.output,

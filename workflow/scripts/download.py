@@ -1,0 +1,26 @@
+from ddgm.console import session, show_progress
+from ddgm.download import download, read_info
+from ddgm.errors import DdgmError
+from ddgm.volume import Box
+
+with session(snakemake.log[0]):
+    params, settings = snakemake.params, snakemake.config["download"]
+    bounds = read_info(params.address, params.mip).bounds
+    if params.size is not None and tuple(params.size) != bounds.shape:
+        raise DdgmError(
+            f"config: volumes.{snakemake.wildcards.volume}.size = {params.size}, but the volume at "
+            f"{params.address} has {list(bounds.shape)} voxels at mip {params.mip}"
+        )
+    box = Box(**params.box) if params.box is not None else bounds
+    download(
+        params.address,
+        snakemake.output[0],
+        mip=params.mip,
+        box=box,
+        axes=params.axes,
+        workers=settings["workers"],
+        timeout=settings["timeout"],
+        retries=settings["retries"],
+        fill_missing=params.fill_missing,
+        progress=show_progress(),
+    )

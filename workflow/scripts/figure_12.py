@@ -1,0 +1,27 @@
+import torch
+
+from ddgm.console import session, show_progress
+from ddgm.figures import save_figure, steps_curve
+from ddgm.patches import PatchSet
+from ddgm.projector import Projector
+from ddgm.reconstruction import algebraic_curve, pick_device
+from ddgm.sinograms import SinogramSet
+from ddgm.statistics import load_statistics
+
+with session(snakemake.log[0]):
+    torch.set_num_threads(snakemake.threads)
+    params = snakemake.params
+    measured = SinogramSet.load(snakemake.input.sinograms)
+    curve = algebraic_curve(
+        params.steps,
+        params.step_size,
+        Projector(measured.geometry, pick_device(params.device)),
+        measured.sinograms,
+        PatchSet.load(snakemake.input.patches).normalised(
+            load_statistics(snakemake.input.statistics)
+        ),
+        batch=params.batch,
+        progress=show_progress(),
+    )
+    curve.to_csv(snakemake.output.csv, index=False)
+    save_figure(steps_curve(curve), snakemake.output.pdf, snakemake.output.png)

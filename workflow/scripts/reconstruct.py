@@ -1,0 +1,25 @@
+import torch
+
+from ddgm.console import session, show_progress
+from ddgm.denoiser import load_denoiser
+from ddgm.methods import make_method
+from ddgm.projector import Projector
+from ddgm.reconstruction import pick_device, reconstruct
+from ddgm.sinograms import SinogramSet
+
+with session(snakemake.log[0]):
+    torch.set_num_threads(snakemake.threads)
+    params = snakemake.params
+    device = pick_device(params.device)
+    measured = SinogramSet.load(snakemake.input.sinograms)
+    network = snakemake.input.get("network")
+    settings = {key: value for key, value in params.method.items() if key != "method"}
+    reconstruct(
+        make_method(params.method["method"], settings),
+        Projector(measured.geometry, device),
+        measured.sinograms,
+        load_denoiser(network, device) if network else None,
+        seed=params.seed,
+        batch=params.batch,
+        progress=show_progress(),
+    ).save(snakemake.output[0])
