@@ -1,0 +1,48 @@
+# make demo   set up and run the whole chain on a synthetic volume (minutes)
+# make test   set up and run every test that needs no cluster, GPU or network
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test test-slow test-gpu check format clean
+.DEFAULT_GOAL := demo
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddgm needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (choose another with make PYTHON=...)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[workflow,dev]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/snakemake --cores all --configfile config/demo.yaml
+	@echo; cat results/demo/tables/table_1.md
+	@echo; echo "table:  results/demo/tables/table_1.md (.csv, .tex)"
+	@echo "figure: results/demo/figures/comparison.png (.pdf)"
+
+test: $(STAMP)
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m "slow and not gpu"
+
+test-gpu: $(STAMP)
+	$(BIN)/pytest -m gpu
+
+# What CI checks before the tests.
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/ruff check .
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/snakefmt Snakefile workflow
+
+# Removes the environment and all results.
+clean:
+	rm -rf .venv .snakemake results
