@@ -176,7 +176,7 @@ class TrainingPatches(Dataset[torch.Tensor]):
     seed : int
         Seed of positions, flips and rotations.
     brick : (int, int, int)
-        Sections, rows and columns of a brick (clipped to the volume).
+        Sections, rows and columns of a brick, at most.
     bricks : int
         Bricks that are mixed.
     patches_per_brick : int
@@ -204,31 +204,42 @@ class TrainingPatches(Dataset[torch.Tensor]):
                 f"training: patch size {size} does not fit in sections of "
                 f"{shape[1]} × {shape[2]} voxels"
             )
-        self.brick = tuple(
-            min(max(length, least), full)
-            for length, least, full in zip(brick, (1, size, size), shape, strict=True)
-        )
+        # Along each axis: how many places a patch can begin at, and how many of them a brick holds.
+        extents = (1, size, size)
+        self._places = tuple(full - own + 1 for full, own in zip(shape, extents, strict=True))
+        self._span = tuple(max(1, side - own + 1) for side, own in zip(brick, extents, strict=True))
         self.bricks = bricks
         self.patches_per_brick = patches_per_brick
         self._read = lru_cache(maxsize=bricks)(self._read_brick)
 
-    def _read_brick(self, start: tuple[int, ...]) -> npt.NDArray[Any]:
-        region = tuple(slice(at, at + n) for at, n in zip(start, self.brick, strict=True))
-        return np.asarray(self.volume.array[region])
+    def _read_brick(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> npt.NDArray[Any]:
+        return np.asarray(self.volume.array[tuple(map(slice, starts, stops))])
+
+    def _draw_brick(self, rng: np.random.Generator) -> npt.NDArray[Any]:
+        """Read a random cell of a grid with a random offset.
+
+        The cell is that of a random place, so that cells cut off by the border of the volume are
+        drawn less often: every place of a patch is equally likely.
+        """
+        starts, stops = [], []
+        for places, span, own in zip(
+            self._places, self._span, (1, self.size, self.size), strict=True
+        ):
+            place, offset = int(rng.integers(places)), int(rng.integers(span))
+            first = place - (place - offset) % span
+            starts.append(max(0, first))
+            stops.append(min(places, first + span) + own - 1)
+        return self._read(tuple(starts), tuple(stops))
 
     def __getitem__(self, index: int) -> torch.Tensor:
         rng = np.random.default_rng([self.seed, index])
         group = index // (self.bricks * self.patches_per_brick)
-        at_brick = np.random.default_rng([self.seed, group, int(rng.integers(self.bricks)), 1])
-        start = tuple(
-            int(at_brick.integers(full - length + 1))
-            for length, full in zip(self.brick, self.volume.shape, strict=True)
-        )
-        block = self._read(start)
-        section = rng.integers(block.shape[0])
-        row = rng.integers(block.shape[1] - self.size + 1)
-        column = rng.integers(block.shape[2] - self.size + 1)
-        patch = block[section, row : row + self.size, column : column + self.size]
+        which = int(rng.integers(self.bricks))
+        brick = self._draw_brick(np.random.default_rng([self.seed, group, which, 1]))
+        section = rng.integers(brick.shape[0])
+        row = rng.integers(brick.shape[1] - self.size + 1)
+        column = rng.integers(brick.shape[2] - self.size + 1)
+        patch = brick[section, row : row + self.size, column : column + self.size]
         # The eight symmetries of the square: fly neuropil has no preferred direction at this scale.
         patch = np.rot90(patch, int(rng.integers(4)))
         if rng.integers(2):

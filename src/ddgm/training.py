@@ -138,7 +138,7 @@ class NoisePrediction(pl.LightningModule):
         loss = self._loss(clean, seed)
         if not torch.isfinite(loss):
             raise DdgmError(
-                f"training: the loss is {float(loss)} at step {step}; lower "
+                f"training: the loss is {loss.item()} at step {step}; lower "
                 f"training.learning_rate (now {self.settings.learning_rate:g}) or set "
                 f"training.gradient_clip"
             )

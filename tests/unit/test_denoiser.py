@@ -1,0 +1,151 @@
+"""The noise-prediction network and its file."""
+
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+
+from ddgm.denoiser import (
+    FORMAT,
+    Architecture,
+    DenoiserCard,
+    Normalisation,
+    UNet,
+    load_denoiser,
+    save_denoiser,
+)
+from ddgm.errors import DdgmError
+from ddgm.training import parameters
+
+SMALL = Architecture(widths=(8, 16), convolutions=2)
+CARD = DenoiserCard(SMALL, Normalisation(mean=129.5, std=33.0), 0.03, 30.0, 16.0)
+
+
+def network(architecture=SMALL, seed=0):
+    """Return a network none of whose weights is zero, as training leaves it."""
+    torch.manual_seed(seed)
+    net = UNet(architecture).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return net
+
+
+def test_the_papers_network_has_8_million_parameters():
+    assert parameters(UNet(Architecture())) == pytest.approx(8e6, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [Architecture((8,), 1), Architecture((8, 8), 3), Architecture((8, 16, 24), 2)],
+    ids=str,
+)
+def test_output_has_the_shape_of_the_input(architecture):
+    image = torch.randn(2, 4 * architecture.stride, 6 * architecture.stride)
+    assert network(architecture)(image).shape == image.shape
+
+
+def test_prediction_does_not_depend_on_the_scale_of_the_input():
+    # ε is unscaled, and the network is blind to σ: an image of pure noise has one answer.
+    net, image = network(), torch.randn(3, 16, 16)
+    torch.testing.assert_close(net(image), net(1000 * image), rtol=1e-4, atol=1e-4)
+
+
+def test_images_of_a_batch_do_not_mix():
+    net, images = network(), torch.randn(3, 16, 16)
+    images[1] *= 100
+    alone = torch.cat([net(image[None]) for image in images])
+    torch.testing.assert_close(net(images), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_of_zeros_has_a_finite_prediction():
+    assert torch.isfinite(network()(torch.zeros(1, 16, 16))).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 15, 16), (1, 16, 17), (16, 16), (1, 1, 16, 16)])
+def test_a_size_that_the_levels_cannot_halve_is_refused(shape):
+    with pytest.raises(DdgmError, match="multiples of 2"):
+        network()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("widths", "convolutions"), [((), 2), ((12,), 2), ((8, 0), 2), ((8,), 0)])
+def test_an_impossible_architecture_is_refused(widths, convolutions):
+    with pytest.raises(DdgmError, match="network"):
+        Architecture(widths, convolutions)
+
+
+def test_a_file_holds_all_that_is_needed_to_use_the_network(tmp_path):
+    net, path = network(), tmp_path / "net.safetensors"
+    save_denoiser(net, CARD, path)
+    loaded = load_denoiser(path)
+    image = torch.randn(2, 16, 16)
+    assert loaded.card == CARD
+    with torch.no_grad():
+        assert torch.equal(loaded(image), net(image))
+    assert not loaded(image).requires_grad
+    assert [each.name for each in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path):
+    path, trace = tmp_path / "evil.safetensors", tmp_path / "trace"
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(trace), "w"))
+
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DdgmError, match="not a safetensors file"):
+        load_denoiser(path)
+    assert not trace.exists()
+
+
+def damage(metadata=None, drop=None):
+    """Return a function that writes a network file with other metadata or without a tensor."""
+
+    def write(path):
+        save_denoiser(network(), CARD, path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            own = file.metadata()
+        weights = safetensors.torch.load_file(path)
+        if drop:
+            weights.pop(next(iter(weights)))
+        safetensors.torch.save_file(weights, path, metadata={**own, **(metadata or {})})
+
+    return write
+
+
+def card_with(**changes):
+    values = {
+        "architecture": {"widths": [8, 16], "convolutions": 2, "groups": 8},
+        "normalisation": {"mean": 0.0, "std": 1.0},
+        "sigma_min": 0.03,
+        "sigma_max": 30.0,
+        "voxel_size": 16.0,
+    }
+    return {"format": FORMAT, "card": json.dumps({**values, **changes})}
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_bytes(b"\x00" * 100), "not a safetensors file"),
+        (damage({"format": "other/3"}), "format is 'other/3'"),
+        (damage({"card": "{"}), "description is damaged"),
+        (damage(card_with(flavour=1)), "description is damaged"),
+        (damage(drop=True), "do not fit its architecture"),
+        (
+            damage(card_with(architecture={"widths": [16, 16], "convolutions": 2, "groups": 8})),
+            "do not fit its architecture",
+        ),
+        (damage(card_with(normalisation={"mean": 0.0, "std": 0.0})), "standard deviation"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, write, message):
+    path = tmp_path / "net.safetensors"
+    write(path)
+    with pytest.raises(DdgmError, match=message) as caught:
+        load_denoiser(path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,140 @@
+"""Training: it learns, survives being killed, and says when it fails."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from ddgm.denoiser import Architecture, DenoiserCard, Normalisation
+from ddgm.errors import DdgmError
+from ddgm.training import TrainingSettings, collect_losses, noise_levels, train
+from ddgm.volume import create_volume
+
+CARD = DenoiserCard(Architecture((8, 16), 2), Normalisation(0.0, 1.0), 0.03, 30.0, 16.0)
+SETTINGS = TrainingSettings(
+    patch_size=16,
+    batch=8,
+    steps=12,
+    schedule="cosine",
+    warmup=2,
+    ema_decay=0.9,
+    gradient_clip=1.0,
+    accelerator="cpu",
+    devices=1,
+    workers=0,
+    checkpoint_every=2,
+    validate_every=6,
+    log_every=1,
+    seed=4,
+)
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory):
+    """A smooth random volume of unit variance."""
+    path = tmp_path_factory.mktemp("training") / "volume.zarr"
+    values = gaussian_filter(np.random.default_rng(0).normal(size=(16, 48, 48)), 2.0)
+    values = (values / values.std()).astype(np.float32)
+    made = create_volume(
+        path, values.shape, values.dtype, axes="yzx", voxel_size=(16, 16, 16), origin=(0, 0, 0)
+    )
+    made.array[:] = values
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(volume, tmp_path_factory):
+    return train(volume, CARD, SETTINGS, tmp_path_factory.mktemp("run"), progress=False)
+
+
+def same_weights(a, b):
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_noise_levels_are_log_uniform():
+    sigma = noise_levels(20000, 0.03, 30.0, torch.Generator().manual_seed(0))
+    position = (sigma / 0.03).log() / np.log(1000)
+    assert position.min() >= 0
+    assert position.max() <= 1
+    histogram = torch.histc(position, bins=10, min=0, max=1)
+    assert (histogram - 2000).abs().max() < 200
+
+
+def test_a_trained_network_predicts_noise_better_than_none(volume, tmp_path):
+    settings = replace(SETTINGS, steps=120, learning_rate=3e-3, ema_decay=0.0)
+    validation = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(0)).cumsum(1) / 4
+    network = train(volume, CARD, settings, tmp_path, validation=validation, progress=False)
+    losses = collect_losses(tmp_path)
+    assert losses["val_loss"].dropna().iloc[-1] < 0.6  # predicting no noise at all has 1
+    assert losses["train_loss"].tail(20).mean() < 0.5 * losses["train_loss"].head(5).mean()
+    noise = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert (network(10 * noise) - noise).square().mean() < 0.2
+
+
+def test_the_same_seed_gives_the_same_network(volume, uninterrupted, tmp_path):
+    assert same_weights(train(volume, CARD, SETTINGS, tmp_path, progress=False), uninterrupted)
+
+
+def test_a_killed_run_goes_on_to_the_very_same_network(volume, uninterrupted, tmp_path, caplog):
+    settings = {**asdict(SETTINGS)}
+    program = (
+        "import time, torch\n"
+        "from ddgm.denoiser import *\n"
+        "from ddgm.training import *\n"
+        "original = NoisePrediction.training_step\n"
+        "def slow(self, *batch):\n"
+        "    time.sleep(0.3)\n"  # wide enough a gap to be killed in
+        "    return original(self, *batch)\n"
+        "NoisePrediction.training_step = slow\n"
+        "card = DenoiserCard(Architecture((8, 16), 2), Normalisation(0.0, 1.0), 0.03, 30.0, 16.0)\n"
+        f"train({str(volume)!r}, card, TrainingSettings(**{settings!r}), {str(tmp_path)!r}, "
+        "progress=False)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    step = torch.load(last, weights_only=False)["global_step"]
+    assert 0 < step < SETTINGS.steps
+
+    with caplog.at_level(logging.INFO, "ddgm"):
+        network = train(volume, CARD, SETTINGS, tmp_path, progress=False)
+    assert "goes on from" in caplog.text
+    assert same_weights(network, uninterrupted)
+    assert collect_losses(tmp_path)["step"].is_unique
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_checkpoints_of_other_settings_are_not_mixed_in(volume, uninterrupted, tmp_path, caplog):
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "identity.json").write_text("{}")
+    (checkpoints / "last.ckpt").write_bytes(b"of another run")
+    network = train(volume, CARD, SETTINGS, tmp_path, progress=False)
+    assert "starts anew" in caplog.text
+    assert same_weights(network, uninterrupted)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(volume, tmp_path):
+    settings = replace(SETTINGS, learning_rate=1e30, warmup=0, gradient_clip=0.0)
+    with pytest.raises(DdgmError, match=r"the loss is nan at step \d+; lower training"):
+        train(volume, CARD, settings, tmp_path, progress=False)
+
+
+def test_a_patch_that_the_levels_cannot_halve_is_refused(volume, tmp_path):
+    with pytest.raises(DdgmError, match="patch size 15 is not a multiple of 2"):
+        train(volume, CARD, replace(SETTINGS, patch_size=15), tmp_path, progress=False)
