@@ -12,7 +12,7 @@ with session(snakemake.log[0]):
     params = snakemake.params
     device = pick_device(params.device)
     measured = SinogramSet.load(snakemake.input.sinograms)
-    network = snakemake.input.get("network")
+    network = str(snakemake.input.network)  # empty for a method without a prior
     settings = {key: value for key, value in params.method.items() if key != "method"}
     reconstruct(
         make_method(params.method["method"], settings),

@@ -1,0 +1,67 @@
+"""A checkout of the workflow to run as its users do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the workflow's files in an empty folder."""
+
+    root: Path
+
+    def command(self, *arguments):
+        """Return the command line of Snakemake with these arguments."""
+        return [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", *arguments]
+
+    def environment(self, **variables):
+        """Return the environment less what this machine's own data would change."""
+        own = {k: v for k, v in os.environ.items() if k != "DDGM_DATA_DIR"}
+        return {**own, "DDGM_PROGRESS": "0", **variables}
+
+    def snakemake(self, *arguments, **variables):
+        """Run Snakemake to its end; returns its exit status and all its output."""
+        result = subprocess.run(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        return result.returncode, result.stdout
+
+
+def make_checkout(root):
+    for name in ("Snakefile", "workflow", "config", "envs"):
+        source = REPOSITORY / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, root / name)
+    shutil.copy(TINY, root / "config" / "tiny.yaml")
+    return Checkout(root)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """An empty checkout."""
+    return make_checkout(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A checkout in which the tiny configuration has been run; not to be changed."""
+    made = make_checkout(tmp_path_factory.mktemp("finished"))
+    status, output = made.snakemake("all", "--configfile", "config/tiny.yaml")
+    assert status == 0, output
+    return made

@@ -1,0 +1,32 @@
+"""The chain on real FIB-SEM data, where they are at hand."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("DDGM_DATA_DIR"),
+    reason="DDGM_DATA_DIR does not name the folder of the FIB-25 volumes",
+)
+
+
+def test_the_algebraic_methods_best_number_of_steps_is_near_the_papers(checkout):
+    overlay = checkout.root / "config" / "few.yaml"
+    overlay.write_text("patches: {validation: 6}\nfigure_12: {steps: [25, 75, 100, 125, 250]}\n")
+    status, output = checkout.snakemake(
+        "figure_12",
+        "--configfile",
+        "config/fib25.yaml",
+        "config/few.yaml",
+        DDGM_DATA_DIR=os.environ["DDGM_DATA_DIR"],
+    )
+    assert status == 0, output
+    curve = pd.read_csv(Path(checkout.root) / "results/fib25/tables/figure_12.csv")
+    mse = curve.groupby("K")["mse"].mean()
+    assert mse.idxmin() in (75, 100, 125)  # the paper and the specification have 100
+    assert mse[25] > 1.1 * mse.min()
+    assert 0.12 < mse.min() < 0.30
+    error = curve.groupby("K")["data_error"].mean()
+    assert error.is_monotonic_decreasing

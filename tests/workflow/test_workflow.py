@@ -1,0 +1,200 @@
+"""The workflow as its users run it: Snakemake in a checkout."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from ddgm.denoiser import load_denoiser
+from ddgm.patches import PatchSet
+from ddgm.reconstruction import Reconstruction
+from ddgm.sinograms import SinogramSet
+
+TINY = ("--configfile", "config/tiny.yaml")
+
+
+def test_one_command_goes_from_a_volume_to_table_1(finished):
+    results = finished.root / "results" / "tiny"
+    table = pd.read_csv(results / "tables" / "table_1.csv")
+    assert list(table["method"]) == ["DDGM, N=50", "Algebraic"]
+    assert list(table["gradient_evals"]) == [18, 20]
+    assert list(table["network_evals"]) == [6, 0]
+    assert list(table["images"]) == [3, 3]
+    assert np.isfinite(table[["mse", "mse_se", "ssim", "ssim_se"]].to_numpy()).all()
+    for name in ("tables/table_1.md", "tables/table_1.tex", "network/losses.csv"):
+        assert (results / name).stat().st_size > 0
+    for name in ("comparison", "figure_12"):
+        assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_is_that_of_the_reconstructions(finished):
+    results = finished.root / "results" / "tiny"
+    card = load_denoiser(results / "network" / "denoiser.safetensors").card
+    truth = PatchSet.load(results / "patches" / "test.npz").normalised(card.normalisation)
+    table = pd.read_csv(results / "tables" / "table_1.csv")
+    for name, mse in zip(("ddgm_50", "algebraic"), table["mse"], strict=True):
+        images = Reconstruction.load(results / "reconstructions" / "test" / f"{name}.npz").images
+        assert mse == pytest.approx(float((images - truth).square().mean()), rel=1e-5)
+
+
+def test_the_network_file_describes_the_training_volume(finished):
+    results = finished.root / "results" / "tiny"
+    card = load_denoiser(results / "network" / "denoiser.safetensors").card
+    voxels = np.asarray(zarr.open_array(results / "volumes" / "train.zarr")[:])
+    assert card.normalisation.mean == pytest.approx(voxels.mean())
+    assert card.normalisation.std == pytest.approx(voxels.std())
+    assert card.architecture.widths == (8, 16)
+    assert (card.sigma_min, card.sigma_max, card.voxel_size) == (0.03, 30.0, 16.0)
+
+
+def test_the_download_took_the_box_and_the_axes_of_the_config(finished):
+    results = finished.root / "results" / "tiny"
+    array = zarr.open_array(results / "volumes" / "eval.zarr")
+    assert array.shape == (48, 44, 48)  # y, z, x
+    assert list(array.attrs["origin_voxels"]) == [0, 4, 0]
+    assert list(array.attrs["voxel_size_nm"]) == [16, 16, 16]
+
+
+def test_the_tilt_series_carry_their_geometry_and_noise(finished):
+    measured = SinogramSet.load(finished.root / "results" / "tiny" / "sinograms" / "test.npz")
+    assert measured.geometry.sinogram_shape == (24, 32)
+    assert measured.geometry.angles[0] == -60.0
+    assert measured.noise_std == 4.1
+
+
+def test_afterwards_nothing_is_to_be_done(finished):
+    status, output = finished.snakemake("-n", "all", *TINY)
+    assert status == 0, output
+    assert "Nothing to be done" in output
+
+
+def test_the_same_config_and_seed_give_the_same_table(finished, checkout):
+    status, output = checkout.snakemake("table_1", *TINY)
+    assert status == 0, output
+    for name in ("table_1.csv", "table_1.md", "table_1.tex"):
+        path = f"results/tiny/tables/{name}"
+        assert (checkout.root / path).read_bytes() == (finished.root / path).read_bytes()
+
+
+def test_a_named_network_is_used_and_nothing_is_trained(finished, checkout):
+    trained = finished.root / "results" / "tiny" / "network" / "denoiser.safetensors"
+    named = checkout.root / "mine.safetensors"
+    shutil.copy(trained, named)
+    overlay = checkout.root / "config" / "named.yaml"
+    overlay.write_text("run: named\nnetwork: {path: mine.safetensors}\n")
+    status, output = checkout.snakemake("table_1", *TINY, "config/named.yaml")
+    assert status == 0, output
+    assert not re.search(r"\b(train|statistics) +1\b", output)
+    assert not (checkout.root / "results/named/volumes/train.zarr").exists()
+    table = pd.read_csv(checkout.root / "results/named/tables/table_1.csv")
+    expected = pd.read_csv(finished.root / "results/tiny/tables/table_1.csv")
+    pd.testing.assert_frame_equal(table, expected, rtol=1e-5)
+
+
+def test_a_label_reruns_the_table_but_no_reconstruction(finished):
+    overlay = finished.root / "config" / "label.yaml"
+    overlay.write_text("methods: {algebraic: {label: Gradient descent}}\n")
+    status, output = finished.snakemake("-n", "table_1", *TINY, "config/label.yaml")
+    assert status == 0, output
+    assert re.search(r"^table_1 +1$", output, re.MULTILINE)
+    assert not re.search(r"^(reconstruct|train|metrics|sinograms) ", output, re.MULTILINE)
+
+
+def test_a_setting_of_one_method_reruns_that_method_alone(finished):
+    overlay = finished.root / "config" / "steps.yaml"
+    overlay.write_text("methods: {algebraic: {K: 10}}\n")
+    status, output = finished.snakemake("-n", "table_1", *TINY, "config/steps.yaml")
+    assert status == 0, output
+    assert re.search(r"^reconstruct +1$", output, re.MULTILINE)
+    assert not re.search(r"^(train|sinograms|patches) ", output, re.MULTILINE)
+
+
+def test_an_interrupted_training_goes_on_when_snakemake_is_run_again(checkout):
+    network = "results/tiny/network/denoiser.safetensors"
+    overlay = checkout.root / "config" / "long.yaml"
+    overlay.write_text("training: {steps: 300}\n")
+    arguments = (network, *TINY, "config/long.yaml")
+    process = subprocess.Popen(
+        checkout.command(*arguments),
+        cwd=checkout.root,
+        env=checkout.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    last = checkout.root / "results/tiny/network/training/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 200
+    while not last.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    assert not (checkout.root / network).exists()
+    assert last.exists()
+
+    status, output = checkout.snakemake(*arguments)
+    assert status == 0, output
+    assert "training goes on from" in (checkout.root / "results/tiny/logs/train.log").read_text()
+    losses = pd.read_csv(checkout.root / "results/tiny/network/losses.csv")
+    assert losses["step"].is_unique
+    assert losses["step"].max() == 299
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ("patches: {colour: 3}", "config: unknown key patches.colour; patches takes "),
+        ("training: {batch: many}", "config: training.batch = 'many' is not allowed; "),
+        (
+            "volumes: {eval: {box: {stop: [48, 48, 49]}}}",
+            "config: volumes.eval.box = (0, 0, 4)–(48, 48, 49) is outside the volume",
+        ),
+        ("methods: {ddgm_50: {step_size: 0.01}}", "config: methods.ddgm_50"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_one_line_before_anything_starts(checkout, overlay, message):
+    (checkout.root / "config" / "wrong.yaml").write_text(overlay + "\n")
+    status, output = checkout.snakemake("all", *TINY, "config/wrong.yaml")
+    assert status == 1
+    lines = [line for line in output.splitlines() if not line.startswith("Config file ")]
+    assert len(lines) == 1, output
+    assert lines[0].startswith(message)
+    assert not (checkout.root / "results").exists()
+
+
+def test_real_data_that_are_not_there_are_asked_for(checkout):
+    status, output = checkout.snakemake("-n", "table_1", "--configfile", "config/fib25.yaml")
+    assert status == 1
+    assert "DDGM_DATA_DIR" in output.splitlines()[-1]
+    status, output = checkout.snakemake(
+        "-n", "table_1", "--configfile", "config/fib25.yaml", DDGM_DATA_DIR="/nowhere"
+    )
+    assert status == 1
+    assert "no precomputed volume at file:///nowhere/" in output.splitlines()[-1]
+
+
+def test_the_papers_workflow_is_planned_without_a_connection(checkout):
+    status, output = checkout.snakemake("-n", "all")
+    assert status == 0, output
+    assert re.search(r"^train +1$", output, re.MULTILINE)
+    assert "neuroglancer-janelia-flyem-hemibrain" in output or "download" in output
+
+
+def test_every_rule_says_what_a_cluster_and_a_reader_need(checkout):
+    for path in (checkout.root / "workflow" / "rules").glob("*.smk"):
+        rules = re.split(r"^\s*rule ", path.read_text(), flags=re.MULTILINE)[1:]
+        for text in rules:
+            name = text.split(":")[0]
+            if name == "all":
+                continue
+            for directive in ("log:", "conda:", "mem_mb=", "runtime=", '"""'):
+                assert directive in text, f"{path.name}: rule {name} lacks {directive}"
