@@ -1,6 +1,7 @@
 from ddgm.console import session, show_progress
-from ddgm.download import download, read_info
+from ddgm.download import download
 from ddgm.errors import DdgmError
+from ddgm.precomputed import read_info
 from ddgm.volume import Box
 
 with session(snakemake.log[0]):
