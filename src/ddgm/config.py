@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jsonschema
 import yaml
 from jsonschema.exceptions import ValidationError, best_match
 
-from ddgm.errors import DdgmError
+from ddgm.errors import DdgmError, SettingError
+
+if TYPE_CHECKING:
+    from ddgm.volume import Box
 
 T = TypeVar("T")
+
+# JSON takes 32.0 for an integer and knows neither nan nor inf; Python's numbers are stricter.
+_Validator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            ),
+        }
+    ),
+)
 
 SYNTHETIC = "synthetic"
 DATA_DIR_VARIABLE = "DDGM_DATA_DIR"
@@ -36,7 +55,7 @@ def check_schema(config: Mapping[str, Any], schema: Path | str) -> None:
         Naming the first wrong key, its value and what is allowed.
     """
     rules = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
-    error = best_match(jsonschema.Draft202012Validator(rules).iter_errors(dict(config)))
+    error = best_match(_Validator(rules).iter_errors(dict(config)))
     if error is not None:
         raise DdgmError(_describe(error))
 
@@ -127,9 +146,7 @@ def _volume_shape(config: Mapping[str, Any], name: str) -> tuple[int, int, int]:
     return first, second, third
 
 
-def _bounds(config: Mapping[str, Any], name: str) -> Any:
-    from ddgm.volume import Box
-
+def _bounds(config: Mapping[str, Any], name: str) -> Box:
     volume = config["volumes"][name]
     key = f"volumes.{name}"
     if volume["address"] == SYNTHETIC:
@@ -137,13 +154,27 @@ def _bounds(config: Mapping[str, Any], name: str) -> Any:
             raise DdgmError(f"config: {key}.address = synthetic needs the key {key}.synthetic")
         if volume["mip"] != 0:
             raise DdgmError(f"config: {key}.mip = {volume['mip']}: a synthetic volume has mip 0")
-        return Box((0, 0, 0), tuple(volume["synthetic"]["size"]))
+        return _whole(f"{key}.synthetic.size", volume["synthetic"]["size"])
     address = resolve_address(config, name)
     if volume["size"] is not None:
-        return Box((0, 0, 0), tuple(volume["size"]))
-    from ddgm.download import read_info
+        return _whole(f"{key}.size", volume["size"])
+    from ddgm.precomputed import read_info
 
-    return _renamed(f"{key}.address", lambda: read_info(address, volume["mip"]).bounds)
+    try:
+        return read_info(address, volume["mip"]).bounds
+    except SettingError as error:
+        raise DdgmError(f"config: {key}.{error}") from error
+    except DdgmError as error:
+        raise DdgmError(f"config: {key}.address: {error}") from error
+
+
+def _whole(key: str, size: list[int]) -> Box:
+    """Return the box of a volume whose size is given."""
+    from ddgm.volume import Box
+
+    if min(size) < 1:
+        raise DdgmError(f"config: {key} = {size}: every length must be at least 1")
+    return Box((0, 0, 0), (size[0], size[1], size[2]))
 
 
 def _check_patch(key: str, size: int, rows: int, columns: int, volume: str) -> None:
@@ -172,8 +203,6 @@ def _check_network(config: Mapping[str, Any]) -> None:
 
     network, training = config["network"], config["training"]
     if network["path"] is not None:
-        if not Path(network["path"]).expanduser().is_file():
-            raise DdgmError(f"config: network.path = {network['path']}: no such file")
         return
     if network["sigma_min"] >= network["sigma_max"]:
         raise DdgmError(
@@ -196,9 +225,10 @@ def _check_network(config: Mapping[str, Any]) -> None:
 
 def _check_methods(config: Mapping[str, Any]) -> None:
     from ddgm.geometry import TiltGeometry
-    from ddgm.methods import make_method
+    from ddgm.methods import check_noise_levels, make_method
     from ddgm.projector import Projector
 
+    levels = _noise_levels(config["network"])
     size = config["patches"]["size"]
     operator = Projector(TiltGeometry.limited_angle((size, size), **config["geometry"]))
     rows = {
@@ -212,12 +242,25 @@ def _check_methods(config: Mapping[str, Any]) -> None:
         name = settings.pop("method")
         method = _renamed(key, partial(make_method, name, settings))
         _renamed(key, partial(method.check, operator))
+        _renamed(key, partial(check_noise_levels, method, *levels))
+
+
+def _noise_levels(network: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the lowest and the highest noise level that the network knows."""
+    from ddgm.denoiser import read_card
+
+    if network["path"] is None:
+        return network["sigma_min"], network["sigma_max"]
+    card = _renamed(f"network.path = {network['path']}", partial(read_card, network["path"]))
+    return card.sigma_min, card.sigma_max
 
 
 def _renamed(key: str, action: Callable[[], T]) -> T:
     """Run a check of the library; its complaint gets the name of the configuration key."""
     try:
         return action()
+    except SettingError as error:
+        raise DdgmError(f"config: {key}.{error}") from error
     except DdgmError as error:
         raise DdgmError(f"config: {key}: {error}") from error
 
@@ -231,8 +274,12 @@ def _describe(error: ValidationError) -> str:
         unknown = sorted(set(error.instance) - set(allowed))[0]
         where = f"{key}.{unknown}" if key else unknown
         return f"config: unknown key {where}; {key or 'the top level'} takes {', '.join(allowed)}"
+    instance: Any = error.instance
     if error.validator == "required":
-        return f"config: {key or 'the top level'}: {error.message}"
+        missing = next(name for name in schema["required"] if name not in instance)
+        return f"config: {key}.{missing} is missing" if key else f"config: {missing} is missing"
+    if "propertyNames" in error.absolute_schema_path:
+        return f"config: {key}.{error.instance}: names may hold only letters, digits, - and _"
     allowed_values = _allowed(schema)
     return f"config: {key} = {error.instance!r} is not allowed; it takes {allowed_values}"
 
@@ -260,6 +307,7 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         ("maxItems", "at most {} items"),
         ("minLength", "at least {} characters"),
         ("minProperties", "at least {} keys"),
+        ("uniqueItems", "all different"),
     ):
         if rule in schema:
             words.append(phrase.format(schema[rule]))

@@ -234,6 +234,37 @@ def save_denoiser(network: UNet, card: DenoiserCard, path: Path | str) -> None:
     os.replace(partial, path)
 
 
+def read_card(path: Path | str) -> DenoiserCard:
+    """Read what a network file says about itself, without its weights.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that `save_denoiser` wrote.
+
+    Raises
+    ------
+    DdgmError
+        If the file is absent or not a ddgm network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DdgmError(f"network {path}: no such file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise DdgmError(f"network {path}: not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise DdgmError(
+            f"network {path}: format is {metadata.get('format')!r}; expected {FORMAT!r}"
+        )
+    try:
+        return _card(json.loads(metadata["card"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DdgmError(f"network {path}: its description is damaged ({error})") from error
+
+
 def load_denoiser(path: Path | str, device: torch.device | str = "cpu") -> Denoiser:
     """Read a network file; no code in it is ever run.
 
@@ -249,26 +280,10 @@ def load_denoiser(path: Path | str, device: torch.device | str = "cpu") -> Denoi
     DdgmError
         If the file is absent, not a ddgm network, or its weights do not fit its architecture.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DdgmError(f"network {path}: no such file")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise DdgmError(f"network {path}: not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise DdgmError(
-            f"network {path}: format is {metadata.get('format')!r}; expected {FORMAT!r}"
-        )
-    try:
-        card = _card(json.loads(metadata["card"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DdgmError(f"network {path}: its description is damaged ({error})") from error
+    card = read_card(path)
     network = UNet(card.architecture)
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(safetensors.torch.load_file(path))
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise DdgmError(

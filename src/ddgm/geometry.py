@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddgm.errors import DdgmError
+from ddgm.errors import DdgmError, SettingError
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class TiltGeometry:
                 raise DdgmError(f"geometry: {name} is {getattr(self, name)}; it must be at least 1")
         if not self.angles:
             raise DdgmError("geometry: no tilt angles; at least one view is needed")
-        if not all(-90 <= angle <= 90 for angle in self.angles):
-            raise DdgmError("geometry: tilt angles must lie between -90 and 90 degrees")
+        for angle in self.angles:
+            if not -90 <= angle <= 90:
+                raise DdgmError(f"geometry: tilt {angle:g} must lie between -90 and 90 degrees")
 
     @classmethod
     def limited_angle(
@@ -65,6 +66,8 @@ class TiltGeometry:
         detector : int, optional
             Detector bins; as many as the image has columns unless given.
         """
+        if views < 1:
+            raise SettingError("views", views, "must be at least 1")
         height, width = image_shape
         angles = tuple(float(angle) for angle in np.linspace(-max_tilt, max_tilt, views))
         return cls(height, width, angles, width if detector is None else detector)

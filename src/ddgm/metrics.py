@@ -9,6 +9,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ddgm.errors import DdgmError
 
+WINDOW = 11  # pixels, of SSIM (Wang et al. 2004)
+
 
 def image_metrics(
     images: Tensor, truth: Tensor, *, data_range: float | None = None
@@ -32,17 +34,29 @@ def image_metrics(
     Raises
     ------
     DdgmError
-        If the shapes differ.
+        If the shapes differ, images are smaller than SSIM's window or the truth is constant.
     """
     if images.shape != truth.shape:
         raise DdgmError(
             f"metrics: images are {tuple(images.shape)}, the truth is {tuple(truth.shape)}"
         )
+    if min(images.shape[1:]) < WINDOW:
+        raise DdgmError(
+            f"metrics: images of {images.shape[1]} × {images.shape[2]} pixels are smaller than the "
+            f"window of SSIM, {WINDOW} × {WINDOW}"
+        )
+    if data_range is None:
+        data_range = float(truth.max() - truth.min())
+    if not data_range > 0:
+        raise DdgmError(
+            f"metrics: the range of the truth is {data_range:g}; SSIM needs one above 0"
+        )
     mse = (images - truth).square().mean(dim=(1, 2))
     ssim = structural_similarity_index_measure(
         images.unsqueeze(1),
         truth.unsqueeze(1),
-        data_range=float(truth.max() - truth.min()) if data_range is None else data_range,
+        data_range=data_range,
+        kernel_size=WINDOW,
         reduction="none",
     )
     assert isinstance(ssim, Tensor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ddgm.errors import DdgmError
+from ddgm.errors import SettingError
 
 if TYPE_CHECKING:
     import torch
@@ -52,12 +52,14 @@ def check_step_size(operator: LinearOperator, step_size: float) -> None:
 
     Raises
     ------
-    DdgmError
+    SettingError
         If λ is not in (0, 2/σ_max²); the message names the limit.
     """
     limit = operator.max_step_size
     if not 0 < step_size < limit:
-        raise DdgmError(
-            f"step size {step_size:g} is outside (0, {limit:.3g}): gradient descent on ½‖Ax − y‖² "
-            f"diverges above 2/σ_max² = {limit:.3g}"
+        raise SettingError(
+            "step_size",
+            step_size,
+            f"is outside (0, {limit:.3g}): with a step size above 2/σ_max² = {limit:.3g} gradient "
+            "descent on ½‖Ax − y‖² diverges",
         )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from ddgm.archive import read_archive, write_archive
 from ddgm.denoiser import Normalisation
 from ddgm.errors import DdgmError
 from ddgm.volume import Volume, open_volume
@@ -40,15 +41,15 @@ class PatchSet:
 
     def save(self, path: Path | str) -> None:
         """Write the set as one compressed NumPy archive."""
-        np.savez_compressed(
+        write_archive(
             path, images=self.images, positions=self.positions, voxel_size=self.voxel_size
         )
 
     @classmethod
     def load(cls, path: Path | str) -> PatchSet:
         """Read a set that `save` wrote."""
-        with np.load(path, allow_pickle=False) as archive:
-            return cls(archive["images"], archive["positions"], float(archive["voxel_size"]))
+        archive = read_archive(path)
+        return cls(archive["images"], archive["positions"], float(archive["voxel_size"]))
 
     def normalised(self, normalisation: Normalisation) -> torch.Tensor:
         """Return the images in network units, (count, size, size) float32."""

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ddgm.archive import read_archive, write_archive
 from ddgm.denoiser import Denoiser
 from ddgm.errors import DdgmError
-from ddgm.methods import Algebraic, Evaluations, Method, Problem
+from ddgm.methods import Algebraic, Evaluations, Method, Problem, check_noise_levels
 from ddgm.metrics import image_metrics
 from ddgm.noise import ImageNoise
 from ddgm.operator import LinearOperator
@@ -42,22 +42,22 @@ class Reconstruction:
 
     def save(self, path: Path | str) -> None:
         """Write the reconstruction as one compressed NumPy archive."""
-        np.savez_compressed(
+        write_archive(
             path,
             images=self.images.numpy(),
-            evaluations=np.array(json.dumps(asdict(self.evaluations))),
+            evaluations=json.dumps(asdict(self.evaluations)),
             seconds=self.seconds,
         )
 
     @classmethod
     def load(cls, path: Path | str) -> Reconstruction:
         """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as archive:
-            return cls(
-                torch.from_numpy(archive["images"]),
-                Evaluations(**json.loads(str(archive["evaluations"]))),
-                float(archive["seconds"]),
-            )
+        archive = read_archive(path)
+        return cls(
+            torch.from_numpy(archive["images"]),
+            Evaluations(**json.loads(str(archive["evaluations"]))),
+            float(archive["seconds"]),
+        )
 
 
 def reconstruct(
@@ -104,7 +104,7 @@ def reconstruct(
     if method.needs_network:
         if denoiser is None:
             raise DdgmError("reconstruct: the method needs a denoising network; none was given")
-        check_noise_levels(method, denoiser)
+        check_noise_levels(method, denoiser.card.sigma_min, denoiser.card.sigma_max)
     started = time.perf_counter()
     images: list[Tensor] = []
     evaluations = Evaluations()
@@ -118,24 +118,6 @@ def reconstruct(
             evaluations = problem.evaluations
             bar.update(len(part))
     return Reconstruction(torch.cat(images), evaluations, time.perf_counter() - started)
-
-
-def check_noise_levels(method: Method, denoiser: Denoiser) -> None:
-    """Refuse noise levels on which the network was not trained.
-
-    Raises
-    ------
-    DdgmError
-        If the method's σ₁ or σ_N lies outside the network's range.
-    """
-    low, high = denoiser.card.sigma_min, denoiser.card.sigma_max
-    for name in ("sigma_1", "sigma_N"):
-        sigma = getattr(method, name, None)
-        if sigma is not None and not low <= sigma <= high:
-            raise DdgmError(
-                f"reconstruct: {name} = {sigma:g} is outside the noise levels that the network "
-                f"was trained on, {low:g} to {high:g}"
-            )
 
 
 def algebraic_curve(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ddgm.errors import DdgmError
+import math
+
+from ddgm.errors import SettingError
 
 
 def exponential_decay(sigma_1: float, sigma_N: float, N: int) -> tuple[float, ...]:
@@ -17,15 +19,15 @@ def exponential_decay(sigma_1: float, sigma_N: float, N: int) -> tuple[float, ..
 
     Raises
     ------
-    DdgmError
-        If σ_N ≥ σ₁, a level is not positive or N < 1.
+    SettingError
+        If σ_N ≥ σ₁, a level is not positive and finite, or N < 1.
     """
+    if not math.isfinite(sigma_1):
+        raise SettingError("sigma_1", sigma_1, "must be finite")
     if not 0 < sigma_N < sigma_1:
-        raise DdgmError(
-            f"schedule: sigma_N = {sigma_N:g} must lie between 0 and sigma_1 = {sigma_1:g}"
-        )
+        raise SettingError("sigma_N", sigma_N, f"must lie between 0 and sigma_1 = {sigma_1:g}")
     if N < 1:
-        raise DdgmError(f"schedule: N = {N}; it must be at least 1")
+        raise SettingError("N", N, "must be at least 1")
     if N == 1:
         return (sigma_1,)
     return tuple(sigma_1 * (sigma_N / sigma_1) ** (n / (N - 1)) for n in range(N))

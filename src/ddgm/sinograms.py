@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ddgm.archive import read_archive, write_archive
 from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
 from ddgm.noise import ImageNoise
@@ -43,22 +43,22 @@ class SinogramSet:
 
     def save(self, path: Path | str) -> None:
         """Write the set as one compressed NumPy archive."""
-        np.savez_compressed(
+        write_archive(
             path,
             sinograms=self.sinograms.numpy(),
-            geometry=np.array(json.dumps(self.geometry.as_dict())),
+            geometry=json.dumps(self.geometry.as_dict()),
             noise_std=self.noise_std,
         )
 
     @classmethod
     def load(cls, path: Path | str) -> SinogramSet:
         """Read a set that `save` wrote."""
-        with np.load(path, allow_pickle=False) as archive:
-            return cls(
-                torch.from_numpy(archive["sinograms"]),
-                TiltGeometry.from_dict(json.loads(str(archive["geometry"]))),
-                float(archive["noise_std"]),
-            )
+        archive = read_archive(path)
+        return cls(
+            torch.from_numpy(archive["sinograms"]),
+            TiltGeometry.from_dict(json.loads(str(archive["geometry"]))),
+            float(archive["noise_std"]),
+        )
 
 
 def simulate(operator: LinearOperator, images: Tensor, *, noise_std: float, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
 
 
@@ -42,12 +43,24 @@ def table_1(rows: Sequence[Row]) -> pd.DataFrame:
     DataFrame
         Columns method, requires_svd, requires_network_gradient, gradient_evals, network_evals,
         mse, mse_se, ssim, ssim_se, images. Errors are standard errors of the mean over images.
+
+    Raises
+    ------
+    DdgmError
+        If a value is missing: a mean over the other images would not be comparable.
     """
     return pd.DataFrame([_summary(row) for row in rows])
 
 
 def _summary(row: Row) -> dict[str, object]:
     kind, metrics = METHODS[row.method], row.metrics
+    for measure in ("mse", "ssim"):
+        missing = metrics[measure].isna()
+        if missing.any():
+            raise DdgmError(
+                f"table 1: {row.label} has no {measure} for image {int(missing.argmax())}; "
+                "reconstruct it anew"
+            )
     return {
         "method": row.label,
         "requires_svd": kind.needs_svd,
@@ -78,7 +91,8 @@ _HEADINGS = {
 
 def to_markdown(table: pd.DataFrame) -> str:
     """Return the table as Markdown, the best MSE and SSIM in bold."""
-    lines = _lines(table, _HEADINGS["markdown"], "**{}**", "±")
+    escaped = table.assign(method=[label.replace("|", r"\|") for label in table["method"]])
+    lines = _lines(escaped, _HEADINGS["markdown"], "**{}**", "±")
     rule = ["---"] * len(lines[0])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], rule, *lines[1:]]) + (
         f"\n\n{table['images'].iloc[0]} test images; mean ± standard error.\n"
@@ -126,5 +140,11 @@ def _lines(
     return lines
 
 
+_LATEX = str.maketrans(
+    {letter: "\\" + letter for letter in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+
+
 def _escape(text: str) -> str:
-    return "".join("\\" + letter if letter in "&%$#_{}" else letter for letter in text)
+    return text.translate(_LATEX)

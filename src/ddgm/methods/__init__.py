@@ -10,12 +10,21 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ddgm.errors import DdgmError
+from ddgm.errors import SettingError
 from ddgm.methods.algebraic import Algebraic
 from ddgm.methods.ddgm import DDGM
 from ddgm.methods.problem import Evaluations, Method, Problem
 
-__all__ = ["DDGM", "METHODS", "Algebraic", "Evaluations", "Method", "Problem", "make_method"]
+__all__ = [
+    "DDGM",
+    "METHODS",
+    "Algebraic",
+    "Evaluations",
+    "Method",
+    "Problem",
+    "check_noise_levels",
+    "make_method",
+]
 
 METHODS: dict[str, type[Any]] = {
     "algebraic": Algebraic,
@@ -35,22 +44,41 @@ def make_method(name: str, settings: dict[str, Any]) -> Method:
 
     Raises
     ------
-    DdgmError
+    SettingError
         If the method or one of the settings does not exist, or a value is not allowed.
     """
     if name not in METHODS:
-        raise DdgmError(f"method {name!r} does not exist; there are {', '.join(sorted(METHODS))}")
+        raise SettingError(
+            "method", name, f"does not exist; there are {', '.join(sorted(METHODS))}"
+        )
     kind = METHODS[name]
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise DdgmError(f"method {name!r} has no setting {unknown[0]!r}; it has {', '.join(known)}")
+        key = unknown[0]
+        raise SettingError(key, settings[key], f"is unknown; {name} takes {', '.join(known)}")
     types: dict[str, Any] = {"int": int, "float": (int, float)}
     for field in dataclasses.fields(kind):
         value = settings.get(field.name, field.default)
         if isinstance(value, bool) or not isinstance(value, types[str(field.type)]):
-            raise DdgmError(
-                f"method {name!r}: {field.name} = {value!r} is not of type {field.type}"
-            )
+            raise SettingError(field.name, value, f"is not allowed; {name} takes {field.type}")
     method: Method = kind(**settings)
     return method
+
+
+def check_noise_levels(method: Method, low: float, high: float) -> None:
+    """Refuse noise levels on which the network was not trained.
+
+    Raises
+    ------
+    SettingError
+        If the method's σ₁ or σ_N lies outside the network's range.
+    """
+    for name in ("sigma_1", "sigma_N"):
+        sigma = getattr(method, name, None)
+        if sigma is not None and not low <= sigma <= high:
+            raise SettingError(
+                name,
+                sigma,
+                f"is outside the noise levels that the network is trained on, {low:g} to {high:g}",
+            )

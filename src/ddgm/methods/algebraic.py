@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ddgm.errors import DdgmError
+from ddgm.errors import SettingError
 from ddgm.methods.problem import Problem, check_finite
 from ddgm.operator import LinearOperator, check_step_size
 
@@ -38,7 +38,7 @@ class Algebraic:
 
     def __post_init__(self) -> None:
         if self.K < 1:
-            raise DdgmError(f"algebraic: K = {self.K}; it must be at least 1")
+            raise SettingError("K", self.K, "must be at least 1")
 
     def check(self, operator: LinearOperator) -> None:
         """Refuse a step size at which the descent diverges."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ddgm.errors import DdgmError
+from ddgm.errors import SettingError
 from ddgm.methods.problem import Problem, check_finite
 from ddgm.operator import LinearOperator, check_step_size
 from ddgm.schedules import exponential_decay
@@ -42,7 +42,7 @@ class DDGM:
 
     def __post_init__(self) -> None:
         if self.K < 1:
-            raise DdgmError(f"ddgm: K = {self.K}; it must be at least 1")
+            raise SettingError("K", self.K, "must be at least 1")
         self.schedule()
 
     def schedule(self) -> tuple[float, ...]:

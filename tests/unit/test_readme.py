@@ -1,0 +1,50 @@
+"""What the README shows works."""
+
+import re
+from pathlib import Path
+
+import torch
+import yaml
+
+from ddgm.config import check_schema
+from ddgm.denoiser import Architecture, DenoiserCard, Normalisation, UNet, save_denoiser
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    card = DenoiserCard(Architecture((8, 8), 1), Normalisation(130.0, 33.0), 0.03, 30.0, 16.0)
+    save_denoiser(
+        UNet(card.architecture), card, tmp_path / "results/demo/network/denoiser.safetensors"
+    )
+    (example,) = blocks("python")
+    exec(example, {})
+    output = capsys.readouterr().out
+    assert "[2, 128, 128]" in output
+    assert "gradient=1250, network=50" in output
+
+
+def test_the_config_example_is_valid_on_top_of_those_it_is_used_with():
+    from snakemake.utils import update_config
+
+    config = {}
+    for name in ("config", "fib25"):
+        text = (REPOSITORY / "config" / f"{name}.yaml").read_text(encoding="utf-8")
+        update_config(config, yaml.safe_load(text))
+    (example,) = blocks("yaml")
+    update_config(config, yaml.safe_load(example))
+    check_schema(config, REPOSITORY / "workflow" / "schemas" / "config.schema.yaml")
+    assert config["run"] == "mine"
+
+
+def test_files_that_the_readme_links_to_exist():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []

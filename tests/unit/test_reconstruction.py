@@ -1,0 +1,172 @@
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from ddgm.denoiser import Architecture, Denoiser, DenoiserCard, Normalisation, UNet
+from ddgm.errors import DdgmError
+from ddgm.methods import DDGM, Algebraic, Evaluations, check_noise_levels
+from ddgm.metrics import image_metrics
+from ddgm.reconstruction import (
+    Reconstruction,
+    algebraic_curve,
+    pick_device,
+    reconstruct,
+)
+from ddgm.sinograms import simulate
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    """A small network with random weights: a fixed, nonlinear map."""
+    architecture = Architecture(widths=(8, 8), convolutions=1)
+    card = DenoiserCard(architecture, Normalisation(128.0, 30.0), 0.03, 30.0, 16.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        network = UNet(architecture)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return Denoiser(network.eval().requires_grad_(False), card)
+
+
+@pytest.fixture
+def data(projector, images):
+    return simulate(projector, images, noise_std=1.0, seed=2)
+
+
+@pytest.fixture
+def ddgm(projector):
+    return DDGM(N=4, K=2, step_size=0.9 * projector.max_step_size)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 100])
+def test_the_result_does_not_depend_on_the_batch_size(projector, data, denoiser, ddgm, batch):
+    whole = reconstruct(ddgm, projector, data, denoiser, seed=3, batch=5)
+    parts = reconstruct(ddgm, projector, data, denoiser, seed=3, batch=batch)
+    assert parts.images.shape == (5, 16, 16)
+    torch.testing.assert_close(parts.images, whole.images, rtol=1e-4, atol=1e-4)
+    assert parts.evaluations == whole.evaluations == Evaluations(gradient=8, network=4)
+
+
+def test_a_run_is_repeatable_and_its_seed_matters(projector, data, denoiser, ddgm):
+    one = reconstruct(ddgm, projector, data, denoiser, seed=3)
+    same = reconstruct(ddgm, projector, data, denoiser, seed=3)
+    other = reconstruct(ddgm, projector, data, denoiser, seed=4)
+    assert torch.equal(one.images, same.images)
+    assert ((one.images - other.images).flatten(1).std(dim=1) > 1e-3).all()
+
+
+def test_images_with_the_same_data_get_noise_of_their_own(projector, data, denoiser, ddgm):
+    twice = data[:1].expand(2, -1, -1)
+    first, second = reconstruct(ddgm, projector, twice, denoiser, seed=3).images
+    assert (first - second).std() > 1e-3
+
+
+def test_the_algebraic_method_ignores_seed_and_network(projector, data, denoiser):
+    method = Algebraic(K=5, step_size=0.9 * projector.max_step_size)
+    plain = reconstruct(method, projector, data, seed=1)
+    assert torch.equal(plain.images, reconstruct(method, projector, data, denoiser, seed=2).images)
+    assert plain.evaluations == Evaluations(gradient=5, network=0)
+    assert plain.seconds > 0
+
+
+def test_the_algebraic_method_explains_its_data_better_than_nothing(projector, images):
+    data = simulate(projector, images, noise_std=0.1, seed=2)
+    method = Algebraic(K=100, step_size=0.9 * projector.max_step_size)
+    result = reconstruct(method, projector, data)
+    residual = projector.forward(result.images) - data
+    assert residual.square().mean() < 0.02 * data.square().mean()
+    assert (result.images - images).square().mean() < 0.6 * images.square().mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"sigma_1": 31.0}, ("sigma_1", "31", "0.03", "30")),
+        ({"sigma_N": 0.02}, ("sigma_N", "0.02", "0.03", "30")),
+    ],
+)
+def test_noise_levels_the_network_was_not_trained_on_are_refused(
+    projector, data, denoiser, settings, named
+):
+    method = DDGM(N=2, K=1, step_size=1e-4, **settings)
+    with pytest.raises(DdgmError) as caught:
+        reconstruct(method, projector, data, denoiser)
+    for word in named:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_ends_of_the_trained_range_are_allowed(denoiser):
+    card = denoiser.card
+    check_noise_levels(DDGM(sigma_1=30.0, sigma_N=0.03), card.sigma_min, card.sigma_max)
+
+
+def test_a_method_with_a_prior_is_refused_without_a_network(projector, data, ddgm):
+    with pytest.raises(DdgmError, match="network"):
+        reconstruct(ddgm, projector, data)
+
+
+def test_a_step_size_above_the_limit_is_refused_before_any_work(projector, data):
+    limit = projector.max_step_size
+    with pytest.raises(DdgmError, match=f"{limit:.3g}"):
+        reconstruct(Algebraic(step_size=1.01 * limit), projector, data)
+
+
+def test_data_that_are_not_finite_are_refused(projector, data):
+    data[4, 0, 0] = math.nan
+    with pytest.raises(DdgmError, match="not finite"):
+        reconstruct(Algebraic(K=1, step_size=1e-4), projector, data, batch=2)
+
+
+def test_a_reconstruction_is_read_as_it_was_written(tmp_path):
+    made = Reconstruction(torch.randn(3, 4, 5), Evaluations(gradient=12, network=3), 1.25)
+    made.save(tmp_path / "made.npz")
+    again = Reconstruction.load(tmp_path / "made.npz")
+    assert torch.equal(again.images, made.images)
+    assert again.images.dtype == torch.float32
+    assert (again.evaluations, again.seconds) == (made.evaluations, made.seconds)
+
+
+def test_what_reconstruct_made_can_be_written(tmp_path, projector, data, denoiser, ddgm):
+    made = reconstruct(ddgm, projector, data, denoiser)
+    made.save(tmp_path / "made.npz")
+    assert torch.equal(Reconstruction.load(tmp_path / "made.npz").images, made.images)
+
+
+def test_the_curve_agrees_with_separate_runs(projector, images, data):
+    step_size = 0.9 * projector.max_step_size
+    curve = algebraic_curve([7, 1, 3], step_size, projector, data, images, batch=2)
+    assert list(curve["K"]) == [1] * 5 + [3] * 5 + [7] * 5
+    assert list(curve["image"]) == list(range(5)) * 3
+    for K, part in curve.groupby("K"):
+        found = reconstruct(Algebraic(int(K), step_size), projector, data).images
+        expected = image_metrics(found, images)
+        pd.testing.assert_frame_equal(
+            part[["image", "mse", "ssim"]].reset_index(drop=True), expected, rtol=1e-4
+        )
+        error = (projector.forward(found) - data).square().mean(dim=(1, 2))
+        assert list(part["data_error"]) == pytest.approx(error.tolist(), rel=1e-4)
+
+
+def test_the_error_of_the_data_falls_along_the_curve(projector, images, data):
+    step_size = 0.9 * projector.max_step_size
+    curve = algebraic_curve(range(1, 31), step_size, projector, data, images)
+    errors = curve.pivot(index="K", columns="image", values="data_error")
+    assert (errors.diff().dropna() < 0).all(axis=None)
+
+
+def test_the_curve_refuses_a_step_size_above_the_limit(projector, images, data):
+    with pytest.raises(DdgmError, match="step size"):
+        algebraic_curve([1], 1.01 * projector.max_step_size, projector, data, images)
+
+
+def test_a_gpu_is_picked_only_where_there_is_one():
+    assert pick_device("cpu") == torch.device("cpu")
+    if torch.cuda.is_available():
+        assert pick_device("auto").type == pick_device("cuda").type == "cuda"
+    else:
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(DdgmError, match="GPU"):
+            pick_device("cuda")

@@ -1,0 +1,143 @@
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ddgm.errors import DdgmError
+from ddgm.tables import Row, table_1, to_latex, to_markdown
+
+
+def row(label, method, centre, *, gradient, network, count=20, seed=0):
+    rng = np.random.default_rng(seed)
+    metrics = pd.DataFrame(
+        {
+            "image": range(count),
+            "mse": centre + 0.05 * rng.random(count),
+            "ssim": 1 - centre - 0.05 * rng.random(count),
+            "gradient_evals": gradient,
+            "network_evals": network,
+        }
+    )
+    return Row(label, method, metrics)
+
+
+@pytest.fixture
+def rows():
+    return [
+        row("DDGM", "ddgm", 0.15, gradient=2250, network=150, seed=1),
+        row("DDGM, N=50", "ddgm", 0.1, gradient=1250, network=50, seed=2),
+        row("Algebraic", "algebraic", 0.3, gradient=100, network=0, seed=3),
+    ]
+
+
+def markdown_rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+
+
+def latex_rows(text):
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
+    return [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]
+
+
+def test_means_and_standard_errors_are_over_images(rows):
+    table = table_1(rows)
+    assert list(table["method"]) == ["DDGM", "DDGM, N=50", "Algebraic"]
+    for entry, (_, line) in zip(rows, table.iterrows(), strict=True):
+        for name in ("mse", "ssim"):
+            values = entry.metrics[name].to_numpy()
+            assert line[name] == pytest.approx(values.mean(), rel=1e-12)
+            expected = np.std(values, ddof=1) / math.sqrt(20)
+            assert line[f"{name}_se"] == pytest.approx(expected, rel=1e-12)
+        assert line["images"] == 20
+
+
+def test_evaluations_are_those_that_were_counted(rows):
+    table = table_1(rows)
+    assert list(table["gradient_evals"]) == [2250, 1250, 100]
+    assert list(table["network_evals"]) == [150, 50, 0]
+
+
+def test_requirements_are_those_of_the_method(rows):
+    table = table_1(rows)
+    assert not table["requires_svd"].any()
+    assert not table["requires_network_gradient"].any()
+
+
+def test_an_image_without_a_value_is_not_silently_left_out(rows):
+    rows[0].metrics.loc[3, "ssim"] = math.nan
+    try:
+        table = table_1(rows)
+    except DdgmError as error:
+        assert "DDGM" in str(error)  # noqa: PT017 (refusing is as good as showing)
+    else:
+        assert math.isnan(table["ssim"][0])
+
+
+def test_markdown_has_as_many_cells_in_every_row(rows):
+    cells = markdown_rows(to_markdown(table_1(rows)))
+    assert len(cells) == 5
+    assert {len(line) for line in cells} == {7}
+    assert all(set(cell.strip()) == {"-"} for cell in cells[1])
+    assert [line[0].strip() for line in cells[2:]] == ["DDGM", "DDGM, N=50", "Algebraic"]
+    assert [line[3].strip() for line in cells[2:]] == ["2250", "1250", "100"]
+
+
+def test_markdown_says_over_how_many_images(rows):
+    assert "20 test images" in to_markdown(table_1(rows))
+
+
+def test_markdown_shows_the_best_of_each_measure_in_bold(rows):
+    rows[2].metrics["ssim"] = 0.99
+    cells = [[cell.strip() for cell in line] for line in markdown_rows(to_markdown(table_1(rows)))]
+    bold = [(line[0], at) for line in cells for at, cell in enumerate(line) if "**" in cell]
+    assert bold == [("DDGM, N=50", 5), ("Algebraic", 6)]
+    best = cells[3][5]
+    assert best.startswith("**")
+    assert best.endswith("**")
+    assert f"{rows[1].metrics['mse'].mean():.4f}" in best
+
+
+def test_a_vertical_bar_in_a_label_does_not_add_a_column(rows):
+    rows[0] = Row("p(x|y)", "ddgm", rows[0].metrics)
+    assert {len(line) for line in markdown_rows(to_markdown(table_1(rows)))} == {7}
+
+
+def test_latex_has_as_many_cells_in_every_row_as_its_tabular_has_columns(rows):
+    text = to_latex(table_1(rows))
+    columns = re.search(r"\\begin\{tabular\}\{([lcr]+)\}", text)
+    assert columns is not None
+    cells = latex_rows(text)
+    assert len(cells) == 4
+    assert {len(line) for line in cells} == {len(columns[1])} == {7}
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert text.count("\\" + rule) == 1
+    assert text.count(r"\begin{") == text.count(r"\end{") == 1
+
+
+def test_latex_shows_the_best_of_each_measure_in_bold(rows):
+    rows[2].metrics["ssim"] = 0.99
+    cells = latex_rows(to_latex(table_1(rows)))
+    bold = [(line[0].strip(), at) for line in cells for at, cell in enumerate(line) if "bf" in cell]
+    assert bold == [("DDGM, N=50", 5), ("Algebraic", 6)]
+    assert re.fullmatch(r"\\textbf\{\d\.\d{4} \$\\pm\$ \d\.\d{4}\}", cells[2][5].strip())
+
+
+def test_latex_escapes_what_it_would_not_print(rows):
+    rows[0] = Row("A_1 & B, 50% #{$}", "ddgm", rows[0].metrics)
+    text = to_latex(table_1(rows))
+    assert r"A\_1 \& B, 50\% \#\{\$\}" in text
+    assert {len(line) for line in latex_rows(text)} == {7}
+
+
+@pytest.mark.parametrize("letter", ["\\", "~", "^"])
+def test_latex_escapes_letters_that_have_no_backslashed_form(rows, letter):
+    # \\ ends a row, \~ and \^ are accents on the next letter: each needs a command of its own.
+    rows[0] = Row(f"a{letter}b", "ddgm", rows[0].metrics)
+    line = to_latex(table_1(rows)).splitlines()[4]
+    label = line.split("&")[0].strip()
+    command = {"\\": r"\textbackslash", "~": r"\textasciitilde", "^": r"\textasciicircum"}[letter]
+    assert label.startswith("a" + command)
+    assert label.endswith("b")
