@@ -34,7 +34,7 @@ class ImageNoise:
         shape: tuple[int, int],
         device: torch.device | str = "cpu",
     ) -> None:
-        self._generators = [_generator(seed, image) for image in images]
+        self._generators = [seeded_generator(seed, image) for image in images]
         self._shape = shape
         self._device = device
 
@@ -44,6 +44,7 @@ class ImageNoise:
         return torch.stack(fields).to(self._device)
 
 
-def _generator(seed: int, image: int) -> torch.Generator:
-    mixed = np.random.SeedSequence([seed, image]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed))
+def seeded_generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator whose stream belongs to these numbers (each ≥ 0), in this order."""
+    mixed = np.random.SeedSequence(keys).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(mixed))

@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ddgm.denoiser import DenoiserCard, UNet
 from ddgm.errors import DdgmError
+from ddgm.noise import seeded_generator
 from ddgm.patches import StepSampler, TrainingPatches
 
 logger = logging.getLogger(__name__)
@@ -120,13 +122,15 @@ class NoisePrediction(pl.LightningModule):
         self.network = network
         self.settings = settings
 
-    def _loss(self, clean: Tensor, seed: int) -> Tensor:
-        # A generator of its own for each step and process makes a resumed run draw what an
-        # uninterrupted one would have drawn.
-        generator = torch.Generator(self.device).manual_seed(seed)
-        settings = self.settings
-        sigma = noise_levels(len(clean), settings.sigma_min, settings.sigma_max, generator)
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+    def _loss(self, clean: Tensor, *keys: int, rank: int = 0, replicas: int = 1) -> Tensor:
+        # A generator of its own for each step makes a resumed run draw what an uninterrupted one
+        # would have drawn; each process draws for all and takes its share, so that the noise does
+        # not depend on how many there are.
+        generator = seeded_generator(*keys, device=self.device)
+        settings, share = self.settings, len(clean)
+        count, own = share * replicas, slice(rank * share, (rank + 1) * share)
+        sigma = noise_levels(count, settings.sigma_min, settings.sigma_max, generator)[own]
+        noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=self.device)[own]
         predicted = self.network(clean + sigma[:, None, None] * noise)
         loss: Tensor = (predicted.float() - noise).square().mean()
         return loss
@@ -134,8 +138,13 @@ class NoisePrediction(pl.LightningModule):
     def training_step(self, clean: Tensor, _: int) -> Tensor:
         """Return the loss of a batch of clean patches."""
         step = self.trainer.global_step
-        seed = (self.settings.seed << 40) + (step << 12) + self.global_rank
-        loss = self._loss(clean, seed)
+        loss = self._loss(
+            clean,
+            self.settings.seed,
+            step,
+            rank=self.global_rank,
+            replicas=self.trainer.world_size,
+        )
         if not torch.isfinite(loss):
             raise DdgmError(
                 f"training: the loss is {loss.item()} at step {step}; lower "
@@ -246,6 +255,7 @@ def train(
     -------
     UNet
         The trained network on the CPU; the running average of its weights where `ema_decay` > 0.
+        Each process of a distributed training gets it; see `first_process`.
 
     Raises
     ------
@@ -261,10 +271,12 @@ def train(
         )
     directory = Path(directory)
     checkpoints = directory / "checkpoints"
-    _keep_only_own(checkpoints, {"card": asdict(card), "settings": settings.identity})
-    last = checkpoints / "last.ckpt"
-    if last.exists():
-        logger.info("training goes on from %s", last)
+    identity = {"card": asdict(card), "settings": settings.identity}
+    last = _last_checkpoint(checkpoints, identity)
+    if first_process():
+        _keep_only_own(checkpoints, identity)
+        if last is not None:
+            logger.info("training goes on from %s", last)
 
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     network = UNet(card.architecture)
@@ -304,10 +316,11 @@ def train(
     )
     module = NoisePrediction(network, settings)
     feed = PatchFeed(patches, validation, settings)
-    trainer.fit(module, feed, ckpt_path=last if last.exists() else None, weights_only=False)
+    trainer.fit(module, feed, ckpt_path=last, weights_only=False)
     if trainer.global_step < settings.steps:
         raise DdgmError(f"training: stopped at step {trainer.global_step} of {settings.steps}")
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if first_process():
+        shutil.rmtree(checkpoints, ignore_errors=True)
     network.cpu().eval()
     return network
 
@@ -331,17 +344,35 @@ def _version(log: Path) -> int:
     return int(log.parent.name.removeprefix("version_"))
 
 
+def first_process() -> bool:
+    """Tell whether this is the process of a distributed training that writes what they made."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]  # set by Lightning at import
+    return rank == 0
+
+
+def _last_checkpoint(checkpoints: Path, identity: dict[str, Any]) -> Path | None:
+    """Return the checkpoint to go on from, if there is one of the same settings."""
+    note, last = checkpoints / "identity.json", checkpoints / "last.ckpt"
+    if not (note.exists() and last.exists()):
+        return None
+    same = json.loads(note.read_text()) == json.loads(json.dumps(identity))
+    return last if same else None
+
+
 def _keep_only_own(checkpoints: Path, identity: dict[str, Any]) -> None:
-    """Discard checkpoints of other settings: going on from them would mix two runs."""
-    wanted = json.loads(json.dumps(identity))
-    note = checkpoints / "identity.json"
-    if checkpoints.exists() and (not note.exists() or json.loads(note.read_text()) != wanted):
+    """Discard checkpoints of other settings: going on from them would mix two runs.
+
+    Processes that look at the folder meanwhile find no checkpoint that they could go on from: the
+    old ones are gone before the new identity is there.
+    """
+    if _last_checkpoint(checkpoints, identity) is not None:
+        return
+    if (checkpoints / "last.ckpt").exists():
         logger.warning("checkpoints in %s are of other settings; training starts anew", checkpoints)
-        shutil.rmtree(checkpoints)
-        for logs in ("csv", "tensorboard"):
-            shutil.rmtree(checkpoints.parent / logs, ignore_errors=True)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(wanted, indent=2))
+    for leftover in ("checkpoints", "csv", "tensorboard"):
+        shutil.rmtree(checkpoints.parent / leftover, ignore_errors=True)
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "identity.json").write_text(json.dumps(identity, indent=2))
 
 
 def parameters(network: UNet) -> int:
