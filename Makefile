@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/snakemake --cores all --configfile config/demo.yaml
+	$(BIN)/snakemake --cores all --rerun-incomplete --configfile config/demo.yaml
 	@echo; cat results/demo/tables/table_1.md
 	@echo; echo "table:  results/demo/tables/table_1.md (.csv, .tex)"
 	@echo "figure: results/demo/figures/comparison.png (.pdf)"

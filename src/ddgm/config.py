@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ from jsonschema.exceptions import ValidationError, best_match
 from ddgm.errors import DdgmError, SettingError
 
 if TYPE_CHECKING:
+    from ddgm.denoiser import Architecture, DenoiserCard
     from ddgm.volume import Box
 
 T = TypeVar("T")
@@ -108,7 +110,8 @@ def check_meaning(config: Mapping[str, Any]) -> None:
         Naming the first wrong key, its value and what is allowed.
     """
     size = config["patches"]["size"]
-    sections, rows, columns = _volume_shape(config, "eval")
+    evaluation = _part(config, "eval")
+    sections, rows, columns = evaluation.shape
     _check_patch("patches.size", size, rows, columns, "eval")
     gap = config["patches"]["gap"]
     if sections - gap < 2:
@@ -120,52 +123,96 @@ def check_meaning(config: Mapping[str, Any]) -> None:
     if shown > test:
         raise DdgmError(f"config: comparison.images = {shown}: at most patches.test = {test}")
     _check_names(config)
-    _check_network(config)
+    _check_network(config, evaluation)
     _check_methods(config)
 
 
-def _volume_shape(config: Mapping[str, Any], name: str) -> tuple[int, int, int]:
-    """Return sections, rows and columns of the part of a volume that is used."""
-    from ddgm.volume import Box
+@dataclass(frozen=True)
+class _Part:
+    """The part of a source that is used.
 
-    volume = config["volumes"][name]
-    bounds = _bounds(config, name)
+    Attributes
+    ----------
+    box : Box
+        In x, y, z voxels.
+    shape : (int, int, int)
+        Sections, rows and columns.
+    pixel_size : float or None
+        In nanometres; None where the source has not been asked.
+    """
+
+    box: Box
+    shape: tuple[int, int, int]
+    pixel_size: float | None
+
+
+def _part(config: Mapping[str, Any], name: str) -> _Part:
+    from ddgm.volume import Box, square_pixel
+
+    volume, key = config["volumes"][name], f"volumes.{name}"
+    bounds, voxel_size = _source(config, name)
     box = bounds
     if volume["box"] is not None:
-        key = f"volumes.{name}.box"
         box = _renamed(
-            key, lambda: Box(tuple(volume["box"]["start"]), tuple(volume["box"]["stop"]))
+            f"{key}.box", lambda: Box(tuple(volume["box"]["start"]), tuple(volume["box"]["stop"]))
         )
         if not bounds.contains(box):
             raise DdgmError(
-                f"config: {key} = {box} is outside the volume, which at mip {volume['mip']} "
+                f"config: {key}.box = {box} is outside the volume, which at mip {volume['mip']} "
                 f"is {bounds} (x, y, z in voxels, stop excluded)"
             )
-    extent = dict(zip("xyz", box.shape, strict=True))
-    first, second, third = (extent[axis] for axis in volume["axes"])
-    return first, second, third
+    order = ["xyz".index(axis) for axis in volume["axes"]]
+    sections, rows, columns = (box.shape[axis] for axis in order)
+    pixel_size = None
+    if voxel_size is not None:
+        depth, detector = (voxel_size[axis] for axis in order[1:])
+        pixel_size = _renamed(
+            f"{key}.axes = {volume['axes']}", lambda: square_pixel(depth, detector)
+        )
+    return _Part(box, (sections, rows, columns), pixel_size)
 
 
-def _bounds(config: Mapping[str, Any], name: str) -> Box:
-    volume = config["volumes"][name]
-    key = f"volumes.{name}"
+def _source(config: Mapping[str, Any], name: str) -> tuple[Box, tuple[float, float, float] | None]:
+    """Return all of a volume and, where the source had to be asked, its voxel size."""
+    volume, key = config["volumes"][name], f"volumes.{name}"
     if volume["address"] == SYNTHETIC:
         if "synthetic" not in volume:
             raise DdgmError(f"config: {key}.address = synthetic needs the key {key}.synthetic")
         if volume["mip"] != 0:
             raise DdgmError(f"config: {key}.mip = {volume['mip']}: a synthetic volume has mip 0")
-        return _whole(f"{key}.synthetic.size", volume["synthetic"]["size"])
+        return _whole(f"{key}.synthetic.size", volume["synthetic"]["size"]), None
     address = resolve_address(config, name)
     if volume["size"] is not None:
-        return _whole(f"{key}.size", volume["size"])
+        return _whole(f"{key}.size", volume["size"]), None
     from ddgm.precomputed import read_info
 
     try:
-        return read_info(address, volume["mip"]).bounds
+        info = read_info(address, volume["mip"])
     except SettingError as error:
         raise DdgmError(f"config: {key}.{error}") from error
     except DdgmError as error:
         raise DdgmError(f"config: {key}.address: {error}") from error
+    return info.bounds, info.voxel_size
+
+
+def _check_apart(config: Mapping[str, Any], train: _Part, evaluation: _Part) -> None:
+    """Refuse to evaluate on what the network was trained on."""
+    first, second = (config["volumes"][name] for name in ("train", "eval"))
+    same = all(first.get(key) == second.get(key) for key in ("address", "mip", "synthetic"))
+    if same and train.box.intersects(evaluation.box):
+        raise DdgmError(
+            f"config: volumes.train.box = {train.box} and volumes.eval.box = {evaluation.box} "
+            "overlap: what a network was trained on cannot test it; choose boxes apart"
+        )
+
+
+def _check_pixel_sizes(what: str, trained: float | None, evaluated: float | None) -> None:
+    if trained is None or evaluated is None or abs(trained - evaluated) <= 0.01 * evaluated:
+        return
+    raise DdgmError(
+        f"config: {what} has pixels of {trained:g} nm, volumes.eval of {evaluated:g} nm: a network "
+        "knows images of one pixel size; choose another mip or volume"
+    )
 
 
 def _whole(key: str, size: list[int]) -> Box:
@@ -198,29 +245,36 @@ def _check_names(config: Mapping[str, Any]) -> None:
                 )
 
 
-def _check_network(config: Mapping[str, Any]) -> None:
+def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:
     from ddgm.denoiser import Architecture
 
-    network, training = config["network"], config["training"]
+    network, training, size = config["network"], config["training"], config["patches"]["size"]
     if network["path"] is not None:
+        card = _card(network["path"])
+        key = f"network.path = {network['path']}"
+        _check_stride("patches.size", size, card.architecture, key)
+        _check_pixel_sizes(key, card.voxel_size, evaluation.pixel_size)
         return
     if network["sigma_min"] >= network["sigma_max"]:
         raise DdgmError(
             f"config: network.sigma_min = {network['sigma_min']:g} must be below "
             f"network.sigma_max = {network['sigma_max']:g}"
         )
-    stride = Architecture(tuple(network["widths"]), network["convolutions"]).stride
-    for key, size in (
-        ("training.patch_size", training["patch_size"]),
-        ("patches.size", config["patches"]["size"]),
-    ):
-        if size % stride:
-            raise DdgmError(
-                f"config: {key} = {size} must be a multiple of {stride} for the "
-                f"{len(network['widths'])} levels of network.widths"
-            )
-    _, rows, columns = _volume_shape(config, "train")
-    _check_patch("training.patch_size", training["patch_size"], rows, columns, "train")
+    architecture = Architecture(tuple(network["widths"]), network["convolutions"])
+    _check_stride("training.patch_size", training["patch_size"], architecture, "network.widths")
+    _check_stride("patches.size", size, architecture, "network.widths")
+    train = _part(config, "train")
+    _check_patch("training.patch_size", training["patch_size"], *train.shape[1:], "train")
+    _check_pixel_sizes("volumes.train", train.pixel_size, evaluation.pixel_size)
+    _check_apart(config, train, evaluation)
+
+
+def _check_stride(key: str, size: int, architecture: Architecture, source: str) -> None:
+    if size % architecture.stride:
+        raise DdgmError(
+            f"config: {key} = {size} must be a multiple of {architecture.stride} for the "
+            f"{len(architecture.widths)} levels of {source}"
+        )
 
 
 def _check_methods(config: Mapping[str, Any]) -> None:
@@ -247,12 +301,16 @@ def _check_methods(config: Mapping[str, Any]) -> None:
 
 def _noise_levels(network: Mapping[str, Any]) -> tuple[float, float]:
     """Return the lowest and the highest noise level that the network knows."""
-    from ddgm.denoiser import read_card
-
     if network["path"] is None:
         return network["sigma_min"], network["sigma_max"]
-    card = _renamed(f"network.path = {network['path']}", partial(read_card, network["path"]))
+    card = _card(network["path"])
     return card.sigma_min, card.sigma_max
+
+
+def _card(path: str) -> DenoiserCard:
+    from ddgm.denoiser import read_card
+
+    return _renamed(f"network.path = {path}", lambda: read_card(path))
 
 
 def _renamed(key: str, action: Callable[[], T]) -> T:
@@ -281,7 +339,19 @@ def _describe(error: ValidationError) -> str:
     if "propertyNames" in error.absolute_schema_path:
         return f"config: {key}.{error.instance}: names may hold only letters, digits, - and _"
     allowed_values = _allowed(schema)
-    return f"config: {key} = {error.instance!r} is not allowed; it takes {allowed_values}"
+    hint = _number_hint(instance)
+    return f"config: {key} = {instance!r} is not allowed; it takes {allowed_values}{hint}"
+
+
+def _number_hint(value: Any) -> str:
+    """Explain the numbers that YAML takes for text, such as 9e-5."""
+    if not isinstance(value, str) or "e" not in value.lower():
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return f" (YAML reads {value} as text; write {number:.12f}".rstrip("0") + ")"
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:

@@ -26,12 +26,12 @@ def session(log: Path | str | None = None) -> Iterator[None]:
     Parameters
     ----------
     log : path-like, optional
-        File for messages, written anew.
+        File for messages; added to, so that a rerun does not hide why the last run failed.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log is not None:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+        handlers.append(logging.FileHandler(log, mode="a", encoding="utf-8"))
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers
     )

@@ -61,9 +61,10 @@ def comparison(
         for row, image in enumerate(truth):
             _show(panels[row, 0], image, low, high)
             panels[row, 1].imshow(
-                sinograms[row], cmap="gray", aspect="auto", extent=(0, 1, -max_tilt, max_tilt)
+                sinograms[row], cmap="gray", aspect="auto", extent=(0, 1, max_tilt, -max_tilt)
             )
             panels[row, 1].set(xticks=[], yticks=[-max_tilt, 0, max_tilt])
+            panels[row, 1].spines[:].set_visible(False)
             panels[row, 1].yaxis.set_major_formatter("{x:.0f}°")
             for column, (_, images) in enumerate(reconstructions, start=2):
                 _show(panels[row, column], images[row], low, high)
@@ -113,11 +114,19 @@ def steps_curve(curve: pd.DataFrame) -> Figure:
 def _show(panel: Axes, image: NDArray[np.float32], low: float, high: float) -> None:
     panel.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(False)
 
 
-def _scale_bar(panel: Axes, voxel_size: float, nanometres: float = 500.0) -> None:
-    length = nanometres / voxel_size
+def _scale_bar(panel: Axes, voxel_size: float) -> None:
     rows, columns = panel.images[0].get_size()
+    nanometres = round_length(columns * voxel_size / 3)
+    length = nanometres / voxel_size
     y, x = rows * 0.93, columns * 0.05
     panel.plot([x, x + length], [y, y], lw=3, color="white", solid_capstyle="butt")
-    panel.text(x, y - rows * 0.03, f"{nanometres:.0f} nm", color="white", va="bottom", fontsize=6)
+    panel.text(x, y - rows * 0.03, f"{nanometres:g} nm", color="white", va="bottom", fontsize=6)
+
+
+def round_length(most: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is not above `most`."""
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= most))

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: streams of different purpose have nothing in common.
+
+    Without it, a reconstruction with the measurement's seed would draw the very noise that it is
+    to remove.
+    """
+
+    VALIDATION_MEASUREMENT = 1
+    TEST_MEASUREMENT = 2
+    RECONSTRUCTION = 3
+    TRAINING_STEP = 4
+    VALIDATION_LOSS = 5
 
 
 class ImageNoise:
@@ -25,6 +40,8 @@ class ImageNoise:
         Rows and columns.
     device : torch.device or str
         Where to put the noise.
+    purpose : Purpose
+        What the noise is for.
     """
 
     def __init__(
@@ -33,8 +50,9 @@ class ImageNoise:
         images: Sequence[int],
         shape: tuple[int, int],
         device: torch.device | str = "cpu",
+        purpose: Purpose = Purpose.RECONSTRUCTION,
     ) -> None:
-        self._generators = [seeded_generator(seed, image) for image in images]
+        self._generators = [seeded_generator(purpose, seed, image) for image in images]
         self._shape = shape
         self._device = device
 
@@ -44,7 +62,10 @@ class ImageNoise:
         return torch.stack(fields).to(self._device)
 
 
-def seeded_generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator whose stream belongs to these numbers (each ≥ 0), in this order."""
-    mixed = np.random.SeedSequence(keys).generate_state(1, np.uint64)[0]
+def seeded_generator(
+    purpose: Purpose, *keys: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Return a generator whose stream belongs to a purpose and to numbers ≥ 0, in this order."""
+    # The length goes in too, since a seed sequence does not tell trailing zeros from none.
+    mixed = np.random.SeedSequence([int(purpose), len(keys), *keys]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(mixed))

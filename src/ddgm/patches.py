@@ -156,7 +156,7 @@ def extract_patches(
             for section, row, column in positions.tolist()
         ]
     )
-    return PatchSet(images, positions, float(volume.voxel_size[1]))
+    return PatchSet(images, positions, volume.pixel_size)
 
 
 class TrainingPatches(Dataset[torch.Tensor]):
@@ -212,6 +212,14 @@ class TrainingPatches(Dataset[torch.Tensor]):
         self.bricks = bricks
         self.patches_per_brick = patches_per_brick
         self._read = lru_cache(maxsize=bricks)(self._read_brick)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes that are not forked get a copy, which begins with no bricks in memory.
+        return {name: value for name, value in self.__dict__.items() if name != "_read"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._read = lru_cache(maxsize=self.bricks)(self._read_brick)
 
     def _read_brick(self, starts: tuple[int, ...], stops: tuple[int, ...]) -> npt.NDArray[Any]:
         return np.asarray(self.volume.array[tuple(map(slice, starts, stops))])

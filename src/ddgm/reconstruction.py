@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,13 +31,10 @@ class Reconstruction:
         (count, rows, columns) float32, network units, CPU.
     evaluations : Evaluations
         Work spent on each image.
-    seconds : float
-        Wall time of the whole set.
     """
 
     images: Tensor
     evaluations: Evaluations
-    seconds: float
 
     def save(self, path: Path | str) -> None:
         """Write the reconstruction as one compressed NumPy archive."""
@@ -46,7 +42,6 @@ class Reconstruction:
             path,
             images=self.images.numpy(),
             evaluations=json.dumps(asdict(self.evaluations)),
-            seconds=self.seconds,
         )
 
     @classmethod
@@ -56,7 +51,6 @@ class Reconstruction:
         return cls(
             torch.from_numpy(archive["images"]),
             Evaluations(**json.loads(str(archive["evaluations"]))),
-            float(archive["seconds"]),
         )
 
 
@@ -105,7 +99,6 @@ def reconstruct(
         if denoiser is None:
             raise DdgmError("reconstruct: the method needs a denoising network; none was given")
         check_noise_levels(method, denoiser.card.sigma_min, denoiser.card.sigma_max)
-    started = time.perf_counter()
     images: list[Tensor] = []
     evaluations = Evaluations()
     with torch.inference_mode(), tqdm(total=len(data), unit="image", disable=not progress) as bar:
@@ -117,7 +110,7 @@ def reconstruct(
             images.append(method.solve(problem).cpu())
             evaluations = problem.evaluations
             bar.update(len(part))
-    return Reconstruction(torch.cat(images), evaluations, time.perf_counter() - started)
+    return Reconstruction(torch.cat(images), evaluations)
 
 
 def algebraic_curve(

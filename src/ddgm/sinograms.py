@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ddgm.archive import read_archive, write_archive
+from ddgm.denoiser import Normalisation
 from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
-from ddgm.noise import ImageNoise
+from ddgm.noise import ImageNoise, Purpose
 from ddgm.operator import LinearOperator
 
 
@@ -61,7 +62,14 @@ class SinogramSet:
         )
 
 
-def simulate(operator: LinearOperator, images: Tensor, *, noise_std: float, seed: int) -> Tensor:
+def simulate(
+    operator: LinearOperator,
+    images: Tensor,
+    *,
+    noise_std: float,
+    seed: int,
+    purpose: Purpose = Purpose.TEST_MEASUREMENT,
+) -> Tensor:
     """Project images and add measurement noise (Eq. 3).
 
     Parameters
@@ -74,11 +82,40 @@ def simulate(operator: LinearOperator, images: Tensor, *, noise_std: float, seed
         σ_y; the paper's 4.1 is a signal-to-noise ratio of 10 to 1 for 128 × 128 patches.
     seed : int
         Seed of the noise; each image has its own stream.
+    purpose : Purpose
+        Of the set of images: validation and test measurements have different noise.
 
     Returns
     -------
     Tensor
         (count, views, detector) float32.
     """
-    noise = ImageNoise(seed, range(len(images)), operator.data_shape, operator.device)
+    noise = ImageNoise(
+        seed, range(len(images)), operator.data_shape, operator.device, purpose=purpose
+    )
     return operator.forward(images.to(operator.device)) + noise_std * noise.draw()
+
+
+def normalise_measurement(
+    operator: LinearOperator, data: Tensor, normalisation: Normalisation
+) -> Tensor:
+    """Bring measured tilt views into the units that networks and methods work in.
+
+    A is linear, so the projection of the normalised image (x − mean)/std is (A x − mean A 1)/std.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The projector A.
+    data : Tensor
+        (..., views, detector) float32: line integrals of grey values, in grey values × pixels.
+    normalisation : Normalisation
+        Of the network: ``denoiser.card.normalisation``.
+
+    Returns
+    -------
+    Tensor
+        (..., views, detector) float32.
+    """
+    flat = operator.forward(torch.ones(operator.image_shape, device=operator.device))
+    return (data - normalisation.mean * flat) / normalisation.std

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -23,89 +24,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ddgm.denoiser import DenoiserCard, UNet
 from ddgm.errors import DdgmError
-from ddgm.noise import seeded_generator
+from ddgm.noise import Purpose, seeded_generator
 from ddgm.patches import StepSampler, TrainingPatches
+from ddgm.training_settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
-
-# Settings that decide where and how fast a network is trained, not what comes out.
-_INCIDENTAL = frozenset(
-    {
-        "accelerator",
-        "devices",
-        "nodes",
-        "workers",
-        "checkpoint_every",
-        "validate_every",
-        "log_every",
-    }
-)
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a network is trained; the defaults are the paper's.
-
-    Attributes
-    ----------
-    patch_size : int
-        Rows and columns of a training patch.
-    batch : int
-        Patches a step, over all devices.
-    steps : int
-        Optimiser steps.
-    learning_rate : float
-        Of Adam; the highest one of the schedule.
-    schedule : {"constant", "cosine"}
-        Learning rate after the warm-up: kept, or lowered to zero along a half cosine.
-    warmup : int
-        Steps over which the learning rate rises from zero.
-    ema_decay : float
-        Decay a step of the running average of the weights, which is what is kept; 0 for none.
-    gradient_clip : float
-        Largest norm of the gradient; 0 for no limit.
-    sigma_min, sigma_max : float
-        Noise levels are log-uniform between them.
-    precision : str
-        Lightning's name of it, such as "32-true" or "bf16-mixed".
-    accelerator : str
-        "auto", "cpu" or "gpu".
-    devices : int or "auto"
-        Devices a node.
-    nodes : int
-        Number of nodes.
-    workers : int
-        Processes that read patches, a device; 0 reads in the training process.
-    checkpoint_every, validate_every, log_every : int
-        In steps.
-    seed : int
-        Of initial weights, patches and noise.
-    """
-
-    patch_size: int = 128
-    batch: int = 64
-    steps: int = 380_000
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    warmup: int = 0
-    ema_decay: float = 0.0
-    gradient_clip: float = 0.0
-    sigma_min: float = 0.03
-    sigma_max: float = 30.0
-    precision: str = "32-true"
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    nodes: int = 1
-    workers: int = 2
-    checkpoint_every: int = 1000
-    validate_every: int = 5000
-    log_every: int = 50
-    seed: int = 0
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The settings that decide the result; a checkpoint of others is of another run."""
-        return {name: value for name, value in asdict(self).items() if name not in _INCIDENTAL}
 
 
 def noise_levels(shape: int, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -122,11 +45,12 @@ class NoisePrediction(pl.LightningModule):
         self.network = network
         self.settings = settings
 
-    def _loss(self, clean: Tensor, *keys: int, rank: int = 0, replicas: int = 1) -> Tensor:
+    def _loss(
+        self, clean: Tensor, generator: torch.Generator, rank: int = 0, replicas: int = 1
+    ) -> Tensor:
         # A generator of its own for each step makes a resumed run draw what an uninterrupted one
         # would have drawn; each process draws for all and takes its share, so that the noise does
         # not depend on how many there are.
-        generator = seeded_generator(*keys, device=self.device)
         settings, share = self.settings, len(clean)
         count, own = share * replicas, slice(rank * share, (rank + 1) * share)
         sigma = noise_levels(count, settings.sigma_min, settings.sigma_max, generator)[own]
@@ -140,8 +64,7 @@ class NoisePrediction(pl.LightningModule):
         step = self.trainer.global_step
         loss = self._loss(
             clean,
-            self.settings.seed,
-            step,
+            seeded_generator(Purpose.TRAINING_STEP, self.settings.seed, step, device=self.device),
             rank=self.global_rank,
             replicas=self.trainer.world_size,
         )
@@ -156,7 +79,8 @@ class NoisePrediction(pl.LightningModule):
 
     def validation_step(self, batch: list[Tensor], index: int) -> None:
         """Log the loss of a batch of validation patches, with the same noise every time."""
-        self.log("val_loss", self._loss(batch[0], index), prog_bar=True, sync_dist=True)
+        generator = seeded_generator(Purpose.VALIDATION_LOSS, index, device=self.device)
+        self.log("val_loss", self._loss(batch[0], generator), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with PyTorch's defaults, and the learning-rate schedule."""
@@ -245,7 +169,8 @@ def train(
     settings : TrainingSettings
         How to train; its noise levels are replaced by the card's.
     directory : path-like
-        Where checkpoints and logs go. Checkpoints are removed when training has ended well.
+        Where checkpoints and logs go. The last checkpoint stays, so that nothing is lost until the
+        caller has the network on disk and calls `discard_checkpoints`.
     validation : Tensor, optional
         (count, rows, columns) normalised images for the validation loss.
     progress : bool
@@ -280,6 +205,8 @@ def train(
 
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     network = UNet(card.architecture)
+    if last is not None and _finished(last, network, settings.steps):
+        return network.eval()
     patches = TrainingPatches(volume, settings.patch_size, card.normalisation, settings.seed)
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(
@@ -294,33 +221,38 @@ def train(
         callbacks.append(StepProgress(refresh_rate=10))
     if settings.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
-    trainer = pl.Trainer(
-        max_steps=settings.steps,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        precision=settings.precision,  # type: ignore[arg-type]  # checked by Lightning
-        gradient_clip_val=settings.gradient_clip or None,
-        callbacks=callbacks,
-        logger=[CSVLogger(directory, "csv"), TensorBoardLogger(directory, "tensorboard")],
-        log_every_n_steps=min(settings.log_every, settings.steps),
-        val_check_interval=settings.validate_every if validation is not None else None,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        limit_val_batches=None if validation is not None else 0,
-        use_distributed_sampler=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        # One node takes its processes from Lightning even inside a SLURM job step.
-        plugins=[LightningEnvironment()] if settings.nodes == 1 else None,
-    )
-    module = NoisePrediction(network, settings)
-    feed = PatchFeed(patches, validation, settings)
-    trainer.fit(module, feed, ckpt_path=last, weights_only=False)
+    try:
+        trainer = pl.Trainer(
+            max_steps=settings.steps,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            precision=settings.precision,  # type: ignore[arg-type]  # checked by Lightning
+            gradient_clip_val=settings.gradient_clip or None,
+            callbacks=callbacks,
+            logger=[
+                CSVLogger(directory, "csv", flush_logs_every_n_steps=1),
+                TensorBoardLogger(directory, "tensorboard"),
+            ],
+            log_every_n_steps=min(settings.log_every, settings.steps),
+            val_check_interval=settings.validate_every if validation is not None else None,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            limit_val_batches=None if validation is not None else 0,
+            use_distributed_sampler=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            # One node takes its processes from Lightning even inside a SLURM job step.
+            plugins=[LightningEnvironment()] if settings.nodes == 1 else None,
+        )
+        module = NoisePrediction(network, settings)
+        feed = PatchFeed(patches, validation, settings)
+        trainer.fit(module, feed, ckpt_path=last, weights_only=False)
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        raise DdgmError(f"training: this machine cannot run these settings: {reason}") from error
     if trainer.global_step < settings.steps:
         raise DdgmError(f"training: stopped at step {trainer.global_step} of {settings.steps}")
-    if first_process():
-        shutil.rmtree(checkpoints, ignore_errors=True)
     network.cpu().eval()
     return network
 
@@ -334,10 +266,28 @@ def collect_losses(directory: Path | str) -> pd.DataFrame:
         One row a logged step: step, train_loss, val_loss.
     """
     logs = sorted(Path(directory).glob("csv/version_*/metrics.csv"), key=_version)
-    frames = [pd.read_csv(log) for log in logs]
-    merged = pd.concat(frames) if frames else pd.DataFrame({"step": []})
+    # A killed run may leave a log without content, or with half a line at its end.
+    frames = [
+        pd.read_csv(log, on_bad_lines="skip").dropna(subset="step")
+        for log in logs
+        if log.stat().st_size > 0
+    ]
+    merged = pd.concat([pd.DataFrame(columns=["step", "train_loss", "val_loss"]), *frames])
     # A step logged again after a resume counts once, with its later value.
-    return merged.groupby("step", as_index=False).last().drop(columns="epoch", errors="ignore")
+    losses = merged.groupby("step", as_index=False).last()
+    columns = ["train_loss", "val_loss"]
+    return losses[["step", *columns]].dropna(how="all", subset=columns)
+
+
+def discard_checkpoints(directory: Path | str) -> None:
+    """Remove the checkpoints of a training whose network is safe; its logs stay.
+
+    Parameters
+    ----------
+    directory : path-like
+        The folder that `train` was given.
+    """
+    shutil.rmtree(Path(directory) / "checkpoints", ignore_errors=True)
 
 
 def _version(log: Path) -> int:
@@ -357,6 +307,19 @@ def _last_checkpoint(checkpoints: Path, identity: dict[str, Any]) -> Path | None
         return None
     same = json.loads(note.read_text()) == json.loads(json.dumps(identity))
     return last if same else None
+
+
+def _finished(checkpoint: Path, network: UNet, steps: int) -> bool:
+    """Tell whether a checkpoint is of the last step, and if so load its weights.
+
+    Lightning would train no further, and leave the weights without their running average.
+    """
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    if saved["global_step"] < steps:
+        return False
+    weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}
+    network.load_state_dict(weights)
+    return True
 
 
 def _keep_only_own(checkpoints: Path, identity: dict[str, Any]) -> None:

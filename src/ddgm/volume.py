@@ -62,6 +62,13 @@ class Box:
             for a, b, c, d in zip(self.start, self.stop, other.start, other.stop, strict=True)
         )
 
+    def intersects(self, other: Box) -> bool:
+        """Tell whether the two boxes have a voxel in common."""
+        return all(
+            a < d and c < b
+            for a, b, c, d in zip(self.start, self.stop, other.start, other.stop, strict=True)
+        )
+
     def __str__(self) -> str:
         return f"{self.start}–{self.stop}"
 
@@ -94,9 +101,36 @@ class Volume:
         return a, b, c
 
     @property
+    def pixel_size(self) -> float:
+        """Pixel size of the sections in nanometres.
+
+        Raises
+        ------
+        DdgmError
+            If pixels are not square: tilts would not be what they are said to be.
+        """
+        return square_pixel(self.voxel_size[1], self.voxel_size[2])
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of one voxel."""
         return np.dtype(self.array.dtype)
+
+
+def square_pixel(depth: float, detector: float) -> float:
+    """Return the size that a pixel has in depth and along the detector, in nanometres.
+
+    Raises
+    ------
+    DdgmError
+        If the two differ by more than a per cent.
+    """
+    if abs(depth - detector) > 0.01 * detector:
+        raise DdgmError(
+            f"pixels are {depth:g} nm deep and {detector:g} nm wide: tomography needs square ones; "
+            "take two axes of equal voxel size as depth and detector axis, or resample"
+        )
+    return depth
 
 
 def check_axes(axes: str) -> None:

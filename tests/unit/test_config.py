@@ -252,6 +252,10 @@ def test_a_name_of_a_method_that_cannot_be_a_file_is_refused(config):
         ({"methods.ddgm_50.sigma_N": 0.01}, ["methods.ddgm_50.sigma_N = 0.01", "0.03", "30"]),
         ({"network.sigma_min": 30.0}, ["network.sigma_min = 30", "network.sigma_max = 30"]),
         ({"network.path": "/no/net"}, ["network.path = /no/net", "no such file"]),
+        (
+            {"volumes.eval.synthetic.seed": 11},
+            ["volumes.train.box", "volumes.eval.box", "overlap", "(48, 40, 30)"],
+        ),
         ({"volumes.eval.address": "synthetic:"}, ["volumes.eval.address", "synthetic:"]),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -312,6 +316,56 @@ def test_a_given_network_makes_the_training_settings_irrelevant(config, tmp_path
     check(config)
     put(config, "methods.ddgm_50.sigma_1", 41.0)
     assert "methods.ddgm_50.sigma_1 = 41.0 is outside" in complaint(config)
+
+
+def test_a_given_network_must_fit_the_images(config, tmp_path):
+    network = tmp_path / "net.safetensors"
+    card = DenoiserCard(Architecture((8,) * 6, 1), Normalisation(130.0, 33.0), 0.02, 40.0, 8.0)
+    save_denoiser(UNet(card.architecture), card, network)
+    put(config, "network.path", str(network))
+    check(config)
+    write_precomputed(np.zeros((40, 40, 10), np.uint8), tmp_path / "eval")
+    put(config, "volumes.eval.address", f"precomputed://file://{tmp_path}/eval")
+    put(config, "patches.gap", 8)
+    message = complaint(config)
+    assert "8 nm" in message
+    assert "16 nm" in message
+    put(config, "volumes.eval.size", [40, 40, 10])
+    put(config, "patches.size", 16)
+    assert "patches.size = 16 must be a multiple of 32" in complaint(config)
+
+
+def test_boxes_of_one_volume_may_touch_but_not_overlap(config):
+    for name, start, stop in (("train", 0, 14), ("eval", 14, 30)):
+        put(config, f"volumes.{name}.synthetic.seed", 5)
+        box = {"start": [0, 0, start], "stop": [48, 40, stop]}
+        put(config, f"volumes.{name}.box", box)
+    check(config)
+    config["volumes"]["eval"]["box"]["start"][2] = 13
+    assert "overlap" in complaint(config)
+
+
+def test_pixels_that_are_not_square_are_refused(config, tmp_path):
+    from cloudvolume import CloudVolume
+
+    CloudVolume.from_numpy(
+        np.zeros((48, 40, 30, 1), np.uint8),
+        vol_path=f"file://{tmp_path}/eval",
+        resolution=(8, 8, 40),
+        chunk_size=(64, 64, 64),
+        progress=False,
+    )
+    put(config, "volumes.eval.address", f"precomputed://file://{tmp_path}/eval")
+    check_schema(config, SCHEMA)
+    put(config, "volumes.eval.axes", "yzx")
+    message = complaint(config)
+    assert "volumes.eval.axes = yzx" in message
+    assert "40 nm deep and 8 nm wide" in message
+
+
+def test_a_number_that_yaml_takes_for_text_comes_with_advice(config):
+    put(config, "methods.algebraic.step_size", "9e-5")
+    assert "write 0.00009)" in complaint(config)
 
 
 def test_a_given_network_that_is_none_is_refused(config, tmp_path):

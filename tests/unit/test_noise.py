@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddgm.noise import ImageNoise
+from ddgm.noise import ImageNoise, Purpose, seeded_generator
 
 SHAPE = (24, 32)
 
@@ -66,3 +66,15 @@ def test_drawing_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     field(1, 1)
     assert torch.equal(torch.randn(3), expected)
+
+
+def test_noise_of_different_purpose_has_nothing_in_common():
+    fields = [ImageNoise(3, [1], (64, 64), purpose=purpose).draw().flatten() for purpose in Purpose]
+    correlation = torch.corrcoef(torch.stack(fields)) - torch.eye(len(fields))
+    assert correlation.abs().max() < 0.08  # 5 standard errors of 4096 numbers
+
+
+def test_keys_that_differ_by_zeros_have_streams_of_their_own():
+    keys = [(0,), (0, 0), (0, 0, 0), (1,), (1, 0), (0, 1)]
+    first = {float(torch.rand(1, generator=seeded_generator(Purpose(1), *key))) for key in keys}
+    assert len(first) == len(keys)

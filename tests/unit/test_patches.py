@@ -1,6 +1,7 @@
 """Evaluation sets, the training stream and the statistics of a volume."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -185,6 +186,19 @@ def test_a_training_patch_depends_on_its_index_alone(stream, volume):
     expected = [stream[index] for index in range(70)]
     for index in (69, 0, 35):
         assert torch.equal(again[index], expected[index])
+
+
+def test_a_stream_can_be_sent_to_processes_that_are_not_forked(stream):
+    copy = pickle.loads(pickle.dumps(stream))
+    assert torch.equal(copy[17], stream[17])
+
+
+def test_patches_of_pixels_that_are_not_square_are_refused(tmp_path):
+    made = create_volume(
+        tmp_path / "v.zarr", (4, 20, 20), "u1", axes="yzx", voxel_size=(8, 40, 8), origin=(0, 0, 0)
+    )
+    with pytest.raises(DdgmError, match="40 nm deep and 8 nm wide"):
+        extract_patches(made, name="test", size=16, count=1, gap=0, seed=0)
 
 
 def test_batches_are_the_same_with_and_without_worker_processes(stream):

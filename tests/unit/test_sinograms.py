@@ -1,10 +1,12 @@
 import pytest
 import torch
 
+from ddgm.denoiser import Normalisation
 from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
+from ddgm.noise import Purpose
 from ddgm.projector import Projector
-from ddgm.sinograms import SinogramSet, simulate
+from ddgm.sinograms import SinogramSet, normalise_measurement, simulate
 
 
 def test_without_noise_a_sinogram_is_the_projection(projector, images):
@@ -66,3 +68,18 @@ def test_sinograms_that_do_not_fit_the_geometry_are_refused(projector, shape):
         SinogramSet(torch.zeros(shape), projector.geometry, 1.0)
     assert str(shape) in str(caught.value)
     assert "(12, 16)" in str(caught.value)
+
+
+def test_validation_and_test_measurements_have_different_noise(projector, images):
+    sets = [
+        simulate(projector, images, noise_std=1.0, seed=3, purpose=purpose)
+        for purpose in (Purpose.VALIDATION_MEASUREMENT, Purpose.TEST_MEASUREMENT)
+    ]
+    assert (sets[0] - sets[1]).std() > 1.2
+
+
+def test_a_measurement_of_grey_values_comes_into_the_units_of_the_network(projector, images):
+    normalisation = Normalisation(mean=129.6, std=33.2)
+    grey = normalisation.mean + normalisation.std * images
+    found = normalise_measurement(projector, projector.forward(grey), normalisation)
+    torch.testing.assert_close(found, projector.forward(images), rtol=1e-4, atol=2e-4)

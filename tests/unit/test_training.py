@@ -16,7 +16,8 @@ from scipy.ndimage import gaussian_filter
 
 from ddgm.denoiser import Architecture, DenoiserCard, Normalisation, UNet, load_denoiser
 from ddgm.errors import DdgmError
-from ddgm.training import TrainingSettings, collect_losses, noise_levels, train
+from ddgm.training import collect_losses, discard_checkpoints, noise_levels, train
+from ddgm.training_settings import TrainingSettings
 from ddgm.volume import create_volume
 
 CARD = DenoiserCard(Architecture((8, 16), 2), Normalisation(0.0, 1.0), 0.03, 30.0, 16.0)
@@ -61,6 +62,7 @@ def training_program(volume, settings, directory, network=None):
     lines = [
         "from ddgm.denoiser import *",
         "from ddgm.training import *",
+        "from ddgm.training_settings import *",
         f"card = {CARD!r}",
         f"net = train({str(volume)!r}, card, {settings!r}, {str(directory)!r}, progress=False)",
     ]
@@ -124,8 +126,35 @@ def test_a_killed_run_goes_on_to_the_very_same_network(volume, uninterrupted, tm
         network = train(volume, CARD, SETTINGS, tmp_path, progress=False)
     assert "goes on from" in caplog.text
     assert same_weights(network, uninterrupted)
-    assert collect_losses(tmp_path)["step"].is_unique
+    assert list(collect_losses(tmp_path)["step"]) == list(range(SETTINGS.steps))
+    discard_checkpoints(tmp_path)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_finished_training_is_not_lost_before_its_network_is_on_disk(volume, tmp_path, caplog):
+    first = train(volume, CARD, SETTINGS, tmp_path, progress=False)
+    with caplog.at_level(logging.INFO, "ddgm"):
+        second = train(volume, CARD, SETTINGS, tmp_path, progress=False)
+    assert "goes on from" in caplog.text
+    assert same_weights(first, second)
+
+
+def test_losses_survive_logs_that_a_killed_run_left_behind(tmp_path):
+    for version, text in enumerate(
+        [
+            "",
+            "step,train_loss,val_loss\n0,0.5,\n1,0.4,0.3\n2,0.",
+            "epoch,step,train_loss\n0,1,0.2\n0,3",
+        ]
+    ):
+        log = tmp_path / "csv" / f"version_{version}" / "metrics.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text(text)
+    losses = collect_losses(tmp_path)
+    assert list(losses.columns) == ["step", "train_loss", "val_loss"]
+    assert list(losses["step"])[:2] == [0, 1]
+    assert losses["train_loss"].iloc[1] == 0.2
+    assert losses["val_loss"].iloc[1] == 0.3
 
 
 def test_two_processes_train_the_network_that_one_does(volume, uninterrupted, tmp_path):
@@ -141,7 +170,6 @@ def test_two_processes_train_the_network_that_one_does(volume, uninterrupted, tm
     )
     # The mean of two half batches is that of the batch, but for rounding, which Adam enlarges.
     assert (shared - alone).norm() < 0.02 * (alone - start).norm()
-    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_checkpoints_of_other_settings_are_not_mixed_in(volume, uninterrupted, tmp_path, caplog):

@@ -37,7 +37,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=500,
+            timeout=900,
             check=False,
         )
         return result.returncode, result.stdout

@@ -1,3 +1,4 @@
+import ast
 import hashlib
 import json
 from pathlib import Path
@@ -6,6 +7,7 @@ import ddgm
 from ddgm.config import SYNTHETIC, check_meaning, check_schema, resolve_address
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
+from ddgm.training_settings import INCIDENTAL
 
 RESULTS = f"results/{config.get('run')}"
 LIBRARY = Path(ddgm.__file__).parent
@@ -21,6 +23,9 @@ def stop(error):
 def check_once(sources):
     """Check what the configuration means: seconds, so remembered until it or ddgm changes."""
     digest = hashlib.sha256(json.dumps([config, sources], sort_keys=True).encode())
+    network = Path(config["network"]["path"] or ".")
+    if network.is_file():
+        digest.update(network.read_bytes())
     for path in sorted(LIBRARY.rglob("*.py")):
         digest.update(path.read_bytes())
     mark = Path(".snakemake") / "ddgm-checked" / digest.hexdigest()
@@ -39,7 +44,9 @@ if workflow.is_main_process:
         stop(error)
 
 # Jobs in a conda environment of their own find the library of this checkout.
-os.environ.update(PYTHONPATH=str(LIBRARY.parent))
+SOURCE = Path("src").absolute()
+if SOURCE.is_dir():
+    os.environ.update(PYTHONPATH=os.pathsep.join([str(SOURCE), os.getenv("PYTHONPATH", "")]))
 
 
 wildcard_constraints:
@@ -48,12 +55,29 @@ wildcard_constraints:
     method="|".join(config["methods"]),
 
 
-def address(volume):
-    """Where a volume comes from; a synthetic one is made in the results first."""
-    resolved = resolve_address(config, volume)
-    if resolved == SYNTHETIC:
-        return f"precomputed://file://{Path(RESULTS).absolute()}/source/{volume}"
-    return resolved
+def code_of(*modules):
+    """A digest of what library modules do, so that a change of them reruns what they made.
+
+    Comments, docstrings and layout do not count.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        path = LIBRARY / module
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                    if ast.get_docstring(node) is not None:
+                        node.body = node.body[1:] or [ast.Pass()]
+            digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def gpus(device, devices=1):
+    """GPUs of a node that a job asks for."""
+    if device == "cpu":
+        return 0
+    return devices if isinstance(devices, int) else 1
 
 
 def made_source(wildcards):

@@ -11,6 +11,7 @@ rule synthesize:
         runtime=30,
     params:
         synthetic=lambda wildcards: config["volumes"][wildcards.volume]["synthetic"],
+        library=code_of("synthetic"),
     script:
         "../scripts/synthesize.py"
 
@@ -32,7 +33,8 @@ rule download:
         mem_mb=8000,
         runtime=1440,
     params:
-        address=lambda wildcards: address(wildcards.volume),
+        # As it is written: another way to the same data fetches nothing again.
+        address=lambda wildcards: config["volumes"][wildcards.volume]["address"],
         mip=lambda wildcards: config["volumes"][wildcards.volume]["mip"],
         size=lambda wildcards: config["volumes"][wildcards.volume]["size"],
         box=lambda wildcards: config["volumes"][wildcards.volume]["box"],
@@ -99,5 +101,6 @@ rule patches:
         images=lambda wildcards: config["patches"][wildcards.set],
         gap=config["patches"]["gap"],
         seed=config["patches"]["seed"],
+        library=code_of("patches"),
     script:
         "../scripts/patches.py"

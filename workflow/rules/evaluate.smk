@@ -13,6 +13,8 @@ rule metrics:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        library=code_of("metrics"),
     script:
         "../scripts/metrics.py"
 
@@ -37,6 +39,7 @@ rule table_1:
             (config["methods"][name]["label"], config["methods"][name]["method"])
             for name in config["table_1"]
         ],
+        library=code_of("tables"),
     script:
         "../scripts/table_1.py"
 
@@ -64,6 +67,7 @@ rule comparison:
     params:
         labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
         images=config["comparison"]["images"],
+        library=code_of("figures"),
     script:
         "../scripts/comparison.py"
 
@@ -88,11 +92,10 @@ rule figure_12:
     resources:
         mem_mb=8000,
         runtime=60,
-        gpu=0 if config["reconstruction"]["device"] == "cpu" else 1,
+        gpu=gpus(config["reconstruction"]["device"]),
     params:
         steps=config["figure_12"]["steps"],
         step_size=config["figure_12"]["step_size"],
-        device=config["reconstruction"]["device"],
-        batch=config["reconstruction"]["batch"],
+        library=code_of("figures", "methods", "metrics", "projector", "reconstruction"),
     script:
         "../scripts/figure_12.py"

@@ -15,11 +15,10 @@ rule reconstruct:
     resources:
         mem_mb=8000,
         runtime=480,
-        gpu=0 if config["reconstruction"]["device"] == "cpu" else 1,
+        gpu=gpus(config["reconstruction"]["device"]),
     params:
         method=lambda wildcards: settings_of(wildcards.method),
-        device=config["reconstruction"]["device"],
-        batch=config["reconstruction"]["batch"],
         seed=config["reconstruction"]["seed"],
+        library=code_of("denoiser", "methods", "noise", "projector", "reconstruction", "schedules"),
     script:
         "../scripts/reconstruct.py"

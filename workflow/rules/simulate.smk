@@ -17,5 +17,6 @@ rule sinograms:
         geometry=config["geometry"],
         noise_std=config["measurement"]["noise_std"],
         seed=config["measurement"]["seed"],
+        library=code_of("geometry", "noise", "projector", "sinograms"),
     script:
         "../scripts/sinograms.py"

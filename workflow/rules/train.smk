@@ -19,11 +19,13 @@ if config["network"]["path"] is None:
         resources:
             mem_mb=32000,
             runtime=2880,
-            gpu=0 if config["training"]["accelerator"] == "cpu" else 1,
+            gpu=gpus(config["training"]["accelerator"], config["training"]["devices"]),
         params:
             # Checkpoints lie where Snakemake does not know them: it wipes declared outputs.
             directory=f"{RESULTS}/network/training",
             network={k: v for k, v in config["network"].items() if k != "path"},
-            training=config["training"],
+            # Settings of the machine (devices, workers, …) change no result and retrain nothing.
+            training={k: v for k, v in config["training"].items() if k not in INCIDENTAL},
+            library=code_of("denoiser", "noise", "patches", "training"),
         script:
             "../scripts/train.py"

@@ -10,17 +10,17 @@ from ddgm.statistics import load_statistics
 
 with session(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
-    params = snakemake.params
+    params, settings = snakemake.params, snakemake.config["reconstruction"]
     measured = SinogramSet.load(snakemake.input.sinograms)
     curve = algebraic_curve(
         params.steps,
         params.step_size,
-        Projector(measured.geometry, pick_device(params.device)),
+        Projector(measured.geometry, pick_device(settings["device"])),
         measured.sinograms,
         PatchSet.load(snakemake.input.patches).normalised(
             load_statistics(snakemake.input.statistics)
         ),
-        batch=params.batch,
+        batch=settings["batch"],
         progress=show_progress(),
     )
     curve.to_csv(snakemake.output.csv, index=False)

@@ -10,16 +10,17 @@ from ddgm.sinograms import SinogramSet
 with session(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
     params = snakemake.params
-    device = pick_device(params.device)
+    settings = snakemake.config["reconstruction"]
+    device = pick_device(settings["device"])
     measured = SinogramSet.load(snakemake.input.sinograms)
     network = str(snakemake.input.network)  # empty for a method without a prior
-    settings = {key: value for key, value in params.method.items() if key != "method"}
+    method = dict(params.method)
     reconstruct(
-        make_method(params.method["method"], settings),
+        make_method(method.pop("method"), method),
         Projector(measured.geometry, device),
         measured.sinograms,
         load_denoiser(network, device) if network else None,
         seed=params.seed,
-        batch=params.batch,
+        batch=settings["batch"],
         progress=show_progress(),
     ).save(snakemake.output[0])

@@ -2,6 +2,7 @@ import torch
 
 from ddgm.console import session
 from ddgm.geometry import TiltGeometry
+from ddgm.noise import Purpose
 from ddgm.patches import PatchSet
 from ddgm.projector import Projector
 from ddgm.sinograms import SinogramSet, simulate
@@ -14,5 +15,11 @@ with session(snakemake.log[0]):
         load_statistics(snakemake.input.statistics)
     )
     geometry = TiltGeometry.limited_angle(tuple(images.shape[1:]), **params.geometry)
-    sinograms = simulate(Projector(geometry), images, noise_std=params.noise_std, seed=params.seed)
+    sinograms = simulate(
+        Projector(geometry),
+        images,
+        noise_std=params.noise_std,
+        seed=params.seed,
+        purpose=Purpose[f"{snakemake.wildcards.set.upper()}_MEASUREMENT"],
+    )
     SinogramSet(sinograms, geometry, params.noise_std).save(snakemake.output[0])

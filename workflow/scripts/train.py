@@ -4,10 +4,17 @@ from ddgm.console import session, show_progress
 from ddgm.denoiser import Architecture, DenoiserCard, save_denoiser
 from ddgm.patches import PatchSet
 from ddgm.statistics import load_statistics
-from ddgm.training import TrainingSettings, collect_losses, train
+from ddgm.training import (
+    collect_losses,
+    discard_checkpoints,
+    first_process,
+    train,
+)
+from ddgm.training_settings import TrainingSettings
 from ddgm.volume import open_volume
 
-with session(snakemake.log[0]):
+# Lightning runs this file again for each further device.
+with session(snakemake.log[0] if first_process() else None):
     torch.set_num_threads(snakemake.threads)
     params, normalisation = snakemake.params, load_statistics(snakemake.input.statistics)
     card = DenoiserCard(
@@ -15,15 +22,17 @@ with session(snakemake.log[0]):
         normalisation,
         params.network["sigma_min"],
         params.network["sigma_max"],
-        voxel_size=open_volume(snakemake.input.volume).voxel_size[1],
+        voxel_size=open_volume(snakemake.input.volume).pixel_size,
     )
     network = train(
         snakemake.input.volume,
         card,
-        TrainingSettings(**params.training),
+        TrainingSettings(**snakemake.config["training"]),
         params.directory,
         validation=PatchSet.load(snakemake.input.validation).normalised(normalisation),
         progress=show_progress(),
     )
-    collect_losses(params.directory).to_csv(snakemake.output.losses, index=False)
-    save_denoiser(network, card, snakemake.output.network)
+    if first_process():
+        save_denoiser(network, card, snakemake.output.network)
+        collect_losses(params.directory).to_csv(snakemake.output.losses, index=False)
+        discard_checkpoints(params.directory)

@@ -8,7 +8,7 @@ so that the workflow can ask what a method needs.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_type_hints
 
 from ddgm.errors import SettingError
 from ddgm.methods.algebraic import Algebraic
@@ -57,13 +57,20 @@ def make_method(name: str, settings: dict[str, Any]) -> Method:
     if unknown:
         key = unknown[0]
         raise SettingError(key, settings[key], f"is unknown; {name} takes {', '.join(known)}")
-    types: dict[str, Any] = {"int": int, "float": (int, float)}
-    for field in dataclasses.fields(kind):
-        value = settings.get(field.name, field.default)
-        if isinstance(value, bool) or not isinstance(value, types[str(field.type)]):
-            raise SettingError(field.name, value, f"is not allowed; {name} takes {field.type}")
+    hints = get_type_hints(kind)
+    for key, value in settings.items():
+        if not _fits(value, hints[key]):
+            raise SettingError(key, value, f"is not allowed; {name} takes {hints[key].__name__}")
     method: Method = kind(**settings)
     return method
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Tell whether a value read from a file will do for a field; only plain types are judged."""
+    if kind in (int, float):
+        allowed = (int, float) if kind is float else int
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return kind not in (bool, str) or isinstance(value, kind)
 
 
 def check_noise_levels(method: Method, low: float, high: float) -> None:

@@ -1,0 +1,85 @@
+"""How a network is trained; loads without PyTorch, so that the workflow can ask."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Settings that decide where and how fast a network is trained, not what comes out.
+INCIDENTAL = frozenset(
+    {
+        "accelerator",
+        "devices",
+        "nodes",
+        "workers",
+        "checkpoint_every",
+        "validate_every",
+        "log_every",
+    }
+)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained; the defaults are the paper's.
+
+    Attributes
+    ----------
+    patch_size : int
+        Rows and columns of a training patch.
+    batch : int
+        Patches a step, over all devices.
+    steps : int
+        Optimiser steps.
+    learning_rate : float
+        Of Adam; the highest one of the schedule.
+    schedule : {"constant", "cosine"}
+        Learning rate after the warm-up: kept, or lowered to zero along a half cosine.
+    warmup : int
+        Steps over which the learning rate rises from zero.
+    ema_decay : float
+        Decay a step of the running average of the weights, which is what is kept; 0 for none.
+    gradient_clip : float
+        Largest norm of the gradient; 0 for no limit.
+    sigma_min, sigma_max : float
+        Noise levels are log-uniform between them.
+    precision : str
+        Lightning's name of it, such as "32-true" or "bf16-mixed".
+    accelerator : str
+        "auto", "cpu" or "gpu".
+    devices : int or "auto"
+        Devices a node.
+    nodes : int
+        Number of nodes.
+    workers : int
+        Processes that read patches, a device; 0 reads in the training process.
+    checkpoint_every, validate_every, log_every : int
+        In steps.
+    seed : int
+        Of initial weights, patches and noise.
+    """
+
+    patch_size: int = 128
+    batch: int = 64
+    steps: int = 380_000
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup: int = 0
+    ema_decay: float = 0.0
+    gradient_clip: float = 0.0
+    sigma_min: float = 0.03
+    sigma_max: float = 30.0
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    nodes: int = 1
+    workers: int = 2
+    checkpoint_every: int = 1000
+    validate_every: int = 5000
+    log_every: int = 50
+    seed: int = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the result; a checkpoint of others is of another run."""
+        return {name: value for name, value in asdict(self).items() if name not in INCIDENTAL}
