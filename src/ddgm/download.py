@@ -440,6 +440,10 @@ def _exclusive(folder: Path) -> Iterator[None]:
             raise DdgmError(
                 f"another process is downloading to {folder}: wait for it, or stop it"
             ) from error
+        except OSError as error:  # some network file systems know no locks
+            logger.warning(
+                "%s cannot be locked (%s): see that nothing else writes it", folder, error
+            )
         yield
     finally:
         os.close(handle)
