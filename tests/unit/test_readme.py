@@ -44,6 +44,11 @@ def test_the_config_example_is_valid_on_top_of_those_it_is_used_with():
     assert config["run"] == "mine"
 
 
+def test_no_place_is_left_to_be_filled_in():
+    for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        assert not re.search(r"@[A-Z_]+@|TODO|TBD", path.read_text(encoding="utf-8"))
+
+
 def test_files_that_the_readme_links_to_exist():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links

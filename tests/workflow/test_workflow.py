@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import zarr
 
 from ddgm.denoiser import load_denoiser
@@ -79,12 +80,16 @@ def test_afterwards_nothing_is_to_be_done(finished):
     assert "Nothing to be done" in output
 
 
-def test_the_same_config_and_seed_give_the_same_table(finished, checkout):
-    status, output = checkout.snakemake("table_1", *TINY)
+def test_the_same_config_and_seed_give_the_same_table(finished, tmp_path):
+    shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True, copy_function=shutil.copy2)
+    results = tmp_path / "results" / "tiny"
+    for made in ("patches", "sinograms", "network", "reconstructions", "metrics", "tables"):
+        shutil.rmtree(results / made)
+    status, output = type(finished)(tmp_path).snakemake("table_1", *TINY)
     assert status == 0, output
     for name in ("table_1.csv", "table_1.md", "table_1.tex"):
-        path = f"results/tiny/tables/{name}"
-        assert (checkout.root / path).read_bytes() == (finished.root / path).read_bytes()
+        expected = finished.root / "results" / "tiny" / "tables" / name
+        assert (results / "tables" / name).read_bytes() == expected.read_bytes()
 
 
 def test_a_named_network_is_planned_with_and_nothing_is_trained(finished, checkout):
@@ -253,9 +258,8 @@ def test_two_devices_train_in_the_workflow_and_machine_settings_retrain_nothing(
     status, output = own.snakemake("-R", "train", "--until", "train", *TINY, "config/two.yaml")
     assert status == 0, output
     after = load_denoiser(tmp_path / "results/tiny/network/denoiser.safetensors").network
-    moved = [
-        float((new - old).norm() / old.norm().clamp_min(1e-3))
-        for new, old in zip(after.parameters(), before.parameters(), strict=True)
-    ]
-    assert max(moved) < 0.2  # rounding, enlarged by Adam
+    new, old = (
+        torch.cat([each.flatten() for each in network.parameters()]) for network in (after, before)
+    )
+    assert (new - old).norm() < 0.05 * old.norm()  # rounding, enlarged by Adam
     assert len(pd.read_csv(tmp_path / "results/tiny/network/losses.csv")) == 40
