@@ -336,8 +336,3 @@ def _keep_only_own(checkpoints: Path, identity: dict[str, Any]) -> None:
         shutil.rmtree(checkpoints.parent / leftover, ignore_errors=True)
     checkpoints.mkdir(parents=True)
     (checkpoints / "identity.json").write_text(json.dumps(identity, indent=2))
-
-
-def parameters(network: UNet) -> int:
-    """Return the number of trainable parameters."""
-    return sum(each.numel() for each in network.parameters())

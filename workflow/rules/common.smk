@@ -46,7 +46,9 @@ if workflow.is_main_process:
 # Jobs in a conda environment of their own find the library of this checkout.
 SOURCE = Path("src").absolute()
 if SOURCE.is_dir():
-    os.environ.update(PYTHONPATH=os.pathsep.join([str(SOURCE), os.getenv("PYTHONPATH", "")]))
+    # An empty entry would stand for the working directory.
+    entries = filter(None, [str(SOURCE), os.getenv("PYTHONPATH")])
+    os.environ.update(PYTHONPATH=os.pathsep.join(entries))
 
 
 wildcard_constraints:
