@@ -1,11 +1,12 @@
 # make demo   set up and run the whole chain on a synthetic volume (minutes)
 # make test   set up and run every test that needs no cluster, GPU or network
+# make bench  set up and time the library on an idle machine: docs/benchmark.md (10 minutes)
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-gpu check format clean
+.PHONY: demo test test-slow test-gpu bench check format clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -29,6 +30,12 @@ test-slow: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu
+
+# Each candidate against another in the same run, since times alone say little on a shared machine.
+bench: $(STAMP)
+	$(BIN)/pytest benchmarks -o python_files="bench_*.py" --verbose --capture=no --durations=0 --timeout=1800 \
+		--benchmark-json=docs/benchmark.json --benchmark-columns=min,median,rounds
+	$(BIN)/python benchmarks/report.py docs/benchmark.json docs/benchmark.md
 
 # What CI checks before the tests.
 check: $(STAMP)

@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ddgm.eigenbasis import Eigenbasis
+
 
 class LinearOperator(Protocol):
-    """What a reconstruction method needs of a measurement: A, its adjoint and its norm.
+    """What a reconstruction method needs of a measurement: A, its adjoint, and steps towards data.
 
-    Every implementation keeps ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ to 1e-5 relative in float32.
+    Every implementation keeps ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ to 1e-5 relative in float32. Those with an
+    eigenbasis of AᵀA take all steps at once, the others one by one, to the same result.
     """
 
     @property
@@ -33,11 +36,30 @@ class LinearOperator(Protocol):
     def device(self) -> torch.device:
         """Where A lives; images and data have to live there too."""
 
+    @property
+    def eigenbasis(self) -> Eigenbasis | None:
+        """Eigenvectors and eigenvalues of AᵀA, where they are known."""
+
     def forward(self, image: Tensor) -> Tensor:
         """Apply A to images (..., rows, columns)."""
 
     def adjoint(self, data: Tensor) -> Tensor:
         """Apply Aᵀ to data (..., rows, columns)."""
+
+    def right_side(self, data: Tensor) -> Tensor:
+        """Return Aᵀy, in the form that `descend` and `proximal` take it.
+
+        To be computed once a measurement: all steps need it.
+        """
+
+    def descend(self, image: Tensor, right_side: Tensor, step_size: float, steps: int) -> Tensor:
+        """Take gradient steps x ← x − λ Aᵀ(Ax − y) on images (batch, rows, columns)."""
+
+    def proximal(self, image: Tensor, right_side: Tensor, weight: float) -> tuple[Tensor, int]:
+        """Return argmin_x ½‖Ax − y‖² + weight/2 ‖x − image‖², and the gradients it took.
+
+        The number of gradients Aᵀ(Ax − y) is 0 where the eigenbasis gives the answer at once.
+        """
 
 
 def check_step_size(operator: LinearOperator, step_size: float) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 import warnings
 
 import numpy as np
@@ -11,9 +9,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
-from ddgm.operator import LinearOperator
+from ddgm.iterative import IterativeOperator, check_shape
 
 
 def system_matrix(geometry: TiltGeometry) -> scipy.sparse.csr_matrix:
@@ -45,7 +42,7 @@ def system_matrix(geometry: TiltGeometry) -> scipy.sparse.csr_matrix:
         astra.projector.delete(projector)
 
 
-class Projector:
+class Projector(IterativeOperator):
     """Tilt views of batches of images, as a sparse matrix product on CPU or GPU.
 
     Parameters
@@ -113,48 +110,6 @@ class Projector:
         """
         return _apply(self._adjoint, data, self.data_shape, self.image_shape, "sinogram")
 
-    @functools.cached_property
-    def norm(self) -> float:
-        """Largest singular value σ_max of A, by power iteration."""
-        return largest_singular_value(self)
-
-    @property
-    def max_step_size(self) -> float:
-        """Largest stable step of gradient descent on ½‖Ax − y‖², 2/σ_max²."""
-        return 2.0 / self.norm**2
-
-
-def largest_singular_value(
-    operator: LinearOperator, *, tolerance: float = 1e-6, max_iterations: int = 500
-) -> float:
-    """Return σ_max of an operator by power iteration on AᵀA.
-
-    The start is a constant image: entries of a projection matrix are not negative, so its leading
-    singular vector is not orthogonal to it.
-
-    Parameters
-    ----------
-    operator : LinearOperator
-        The operator.
-    tolerance : float
-        Relative change of σ_max at which to stop.
-    max_iterations : int
-        Most iterations to spend.
-    """
-    vector = torch.ones(operator.image_shape, device=operator.device)
-    vector /= vector.norm()
-    previous = 0.0
-    for _ in range(max_iterations):
-        vector = operator.adjoint(operator.forward(vector))
-        eigenvalue = float(vector.norm())
-        if eigenvalue == 0.0:
-            raise DdgmError("operator: it maps every image to zero; check the geometry")
-        vector /= eigenvalue
-        if abs(eigenvalue - previous) <= tolerance * eigenvalue:
-            break
-        previous = eigenvalue
-    return math.sqrt(eigenvalue)
-
 
 def _sparse_tensor(matrix: scipy.sparse.csr_matrix, device: torch.device) -> Tensor:
     # Of all that is done with it, the product is settled; the beta notice is about the rest.
@@ -173,10 +128,7 @@ def _sparse_tensor(matrix: scipy.sparse.csr_matrix, device: torch.device) -> Ten
 def _apply(
     matrix: Tensor, values: Tensor, source: tuple[int, int], target: tuple[int, int], what: str
 ) -> Tensor:
-    if tuple(values.shape[-2:]) != source:
-        raise DdgmError(
-            f"{what} is {tuple(values.shape[-2:])} pixels; this geometry expects {source}"
-        )
+    check_shape(values, source, what)
     batch = values.shape[:-2]
     columns = values.reshape(-1, source[0] * source[1]).T.contiguous()
     return (matrix @ columns).T.reshape(*batch, *target)

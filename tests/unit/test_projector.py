@@ -6,8 +6,9 @@ import torch
 
 from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
+from ddgm.iterative import largest_singular_value
 from ddgm.operator import check_step_size
-from ddgm.projector import Projector, largest_singular_value, system_matrix
+from ddgm.projector import Projector, system_matrix
 
 # Every operator here is tested for adjointness, shapes, batches and its norm. A new kind of
 # operator is one more entry: a name and a function that builds it on a device.
