@@ -5,7 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from ddgm.errors import DdgmError
 
@@ -22,14 +25,14 @@ def image_metrics(
     images, truth : Tensor
         (count, rows, columns) float32 in network units.
     data_range : float, optional
-        Range of grey values for SSIM; that of all of `truth` unless given. It must be one number
-        for a whole set: TorchMetrics' default depends on the batch.
+        Range of grey values for SSIM and PSNR; that of all of `truth` unless given. It must be one
+        number for a whole set: TorchMetrics' default depends on the batch.
 
     Returns
     -------
     DataFrame
-        Columns image, mse (mean squared error) and ssim (Wang et al. 2004, as TorchMetrics
-        computes it with a Gaussian window).
+        Columns image, mse (mean squared error), psnr (dB, of `data_range`) and ssim (Wang et al.
+        2004, as TorchMetrics computes it with a Gaussian window).
 
     Raises
     ------
@@ -60,10 +63,14 @@ def image_metrics(
         reduction="none",
     )
     assert isinstance(ssim, Tensor)
+    psnr = peak_signal_noise_ratio(
+        images, truth, data_range=data_range, reduction="none", dim=(1, 2)
+    )
     return pd.DataFrame(
         {
             "image": torch.arange(len(images)).numpy(),
             "mse": mse.numpy(),
+            "psnr": psnr.numpy(),
             "ssim": ssim.reshape(-1).numpy(),
         }
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -15,8 +14,7 @@ from tqdm import tqdm
 from ddgm.archive import read_archive, write_archive
 from ddgm.denoiser import Denoiser
 from ddgm.errors import DdgmError
-from ddgm.methods import Algebraic, Evaluations, Method, Problem, check_noise_levels
-from ddgm.metrics import image_metrics
+from ddgm.methods import Evaluations, Method, Problem, check_noise_levels
 from ddgm.noise import ImageNoise
 from ddgm.operator import LinearOperator
 
@@ -29,11 +27,17 @@ class Reconstruction:
     ----------
     images : Tensor
         (count, rows, columns) float32, network units, CPU.
+    data_error : Tensor
+        (count,) float32: mean over the data of (Ax − y)².
+    seconds : Tensor
+        (count,) float32: wall time an image, that of its batch divided by the batch's size.
     evaluations : Evaluations
         Work spent on each image.
     """
 
     images: Tensor
+    data_error: Tensor
+    seconds: Tensor
     evaluations: Evaluations
 
     def save(self, path: Path | str) -> None:
@@ -41,6 +45,8 @@ class Reconstruction:
         write_archive(
             path,
             images=self.images.numpy(),
+            data_error=self.data_error.numpy(),
+            seconds=self.seconds.numpy(),
             evaluations=json.dumps(asdict(self.evaluations)),
         )
 
@@ -50,6 +56,8 @@ class Reconstruction:
         archive = read_archive(path)
         return cls(
             torch.from_numpy(archive["images"]),
+            torch.from_numpy(archive["data_error"]),
+            torch.from_numpy(archive["seconds"]),
             Evaluations(**json.loads(str(archive["evaluations"]))),
         )
 
@@ -60,6 +68,7 @@ def reconstruct(
     data: Tensor,
     denoiser: Denoiser | None = None,
     *,
+    noise_std: float | None = None,
     seed: int = 0,
     batch: int = 32,
     progress: bool = False,
@@ -76,6 +85,8 @@ def reconstruct(
         (count, views, detector) float32.
     denoiser : Denoiser, optional
         The prior, on the operator's device, where the method needs one.
+    noise_std : float, optional
+        Standard deviation σ_y of the noise of the data, for methods that weigh by it.
     seed : int
         Of the noise; each image has its own stream, so that results do not depend on `batch`
         beyond float rounding.
@@ -87,7 +98,7 @@ def reconstruct(
     Returns
     -------
     Reconstruction
-        Images in network units, and the work that each took.
+        Images in network units, how well they explain the data, and the work that each took.
 
     Raises
     ------
@@ -99,86 +110,24 @@ def reconstruct(
         if denoiser is None:
             raise DdgmError("reconstruct: the method needs a denoising network; none was given")
         check_noise_levels(method, denoiser.card.sigma_min, denoiser.card.sigma_max)
-    images: list[Tensor] = []
+    images, errors, seconds = [], [], []
     evaluations = Evaluations()
-    with torch.inference_mode(), tqdm(total=len(data), unit="image", disable=not progress) as bar:
+    with torch.no_grad(), tqdm(total=len(data), unit="image", disable=not progress) as bar:
         for first in range(0, len(data), batch):
             part = data[first : first + batch].to(operator.device)
             identities = range(first, first + len(part))
             noise = ImageNoise(seed, identities, operator.image_shape, operator.device)
-            problem = Problem(operator, part, denoiser, noise)
-            images.append(method.solve(problem).cpu())
+            problem = Problem(operator, part, denoiser, noise, noise_std)
+            started = time.perf_counter()
+            solution = method.solve(problem)
+            images.append(solution.cpu())  # waits for a GPU, so that the time is the work's
+            seconds.append(torch.full((len(part),), (time.perf_counter() - started) / len(part)))
+            errors.append(data_error(operator, solution, part).cpu())
             evaluations = problem.evaluations
             bar.update(len(part))
-    return Reconstruction(torch.cat(images), evaluations)
+    return Reconstruction(torch.cat(images), torch.cat(errors), torch.cat(seconds), evaluations)
 
 
-def algebraic_curve(
-    steps: Sequence[int],
-    step_size: float,
-    operator: LinearOperator,
-    data: Tensor,
-    truth: Tensor,
-    *,
-    batch: int = 32,
-    progress: bool = False,
-) -> pd.DataFrame:
-    """Follow the algebraic method's error over its steps, in one run (Fig. 12).
-
-    Parameters
-    ----------
-    steps : sequence of int
-        Numbers of gradient steps K to report.
-    step_size : float
-        λ.
-    operator : LinearOperator
-        The forward operator.
-    data : Tensor
-        (count, views, detector) float32.
-    truth : Tensor
-        (count, rows, columns) float32.
-    batch : int
-        Images at a time.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    DataFrame
-        One row a K and image: the columns of `image_metrics`, K, and data_error, the mean over
-        the data of (Ax − y)².
-    """
-    method = Algebraic(K=max(steps), step_size=step_size)
-    method.check(operator)
-    data_range = float(truth.max() - truth.min())
-    frames: list[pd.DataFrame] = []
-    with torch.inference_mode(), tqdm(total=len(data), unit="image", disable=not progress) as bar:
-        for first in range(0, len(data), batch):
-            part = data[first : first + batch].to(operator.device)
-            expected = truth[first : first + batch]
-            for k, image in enumerate(method.iterates(Problem(operator, part)), start=1):
-                if k not in steps:
-                    continue
-                frame = image_metrics(image.cpu(), expected, data_range=data_range)
-                frame["image"] += first
-                frame.insert(0, "K", k)
-                error = (operator.forward(image) - part).square().mean(dim=(1, 2))
-                frame["data_error"] = error.cpu().numpy()
-                frames.append(frame)
-            bar.update(len(part))
-    return pd.concat(frames, ignore_index=True).sort_values(["K", "image"], ignore_index=True)
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is a GPU if there is one.
-
-    Raises
-    ------
-    DdgmError
-        If a GPU is asked for and there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DdgmError("reconstruction: device is cuda, but PyTorch sees no GPU; use auto or cpu")
-    return torch.device(name)
+def data_error(operator: LinearOperator, images: Tensor, data: Tensor) -> Tensor:
+    """Return the mean over the data of (Ax − y)², (count,), of images (count, rows, columns)."""
+    return (operator.forward(images) - data).square().mean(dim=(1, 2))

@@ -10,6 +10,7 @@ import torch
 from ddgm.denoiser import (
     FORMAT,
     Architecture,
+    Denoiser,
     DenoiserCard,
     Normalisation,
     UNet,
@@ -86,6 +87,32 @@ def test_a_file_holds_all_that_is_needed_to_use_the_network(tmp_path):
         assert torch.equal(loaded(image), net(image))
     assert not loaded(image).requires_grad
     assert [each.name for each in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_half_precision_changes_the_prediction_little_and_returns_float32():
+    torch.manual_seed(4)
+    net, image = network(), torch.randn(4, 16, 16)
+    with torch.no_grad():
+        whole, half = (Denoiser(net, CARD, half)(image) for half in (False, True))
+    assert half.dtype == whole.dtype == torch.float32
+    assert not torch.equal(half, whole)
+    assert (half - whole).norm() < 0.02 * whole.norm()
+
+
+def test_a_file_can_be_read_for_half_precision(tmp_path):
+    save_denoiser(network(), CARD, tmp_path / "net.safetensors")
+    assert load_denoiser(tmp_path / "net.safetensors", half=True).half
+    assert not load_denoiser(tmp_path / "net.safetensors").half
+
+
+def test_the_prediction_can_be_differentiated_by_the_image(tmp_path):
+    # Its weights are frozen, and need no gradient of their own.
+    save_denoiser(network(), CARD, tmp_path / "net.safetensors")
+    loaded = load_denoiser(tmp_path / "net.safetensors")
+    image = torch.randn(1, 16, 16, requires_grad=True)
+    loaded(image).square().sum().backward()
+    assert image.grad.abs().max() > 0
+    assert all(weight.grad is None for weight in loaded.network.parameters())
 
 
 def test_a_pickle_is_refused_and_not_run(tmp_path):

@@ -1,3 +1,6 @@
+import dataclasses
+import itertools
+import json
 import math
 import subprocess
 import sys
@@ -6,33 +9,58 @@ import numpy as np
 import pytest
 import torch
 
+from ddgm.denoiser import Architecture, UNet
+from ddgm.eigenbasis import Eigenbasis, decompose
 from ddgm.errors import DdgmError
+from ddgm.fused import FusedOperator
 from ddgm.geometry import TiltGeometry
-from ddgm.methods import DDGM, METHODS, Algebraic, Problem, make_method
+from ddgm.iterative import MatrixOperator
+from ddgm.methods import (
+    DDGM,
+    DDRM,
+    DPS,
+    METHODS,
+    Algebraic,
+    Evaluations,
+    Generation,
+    Problem,
+    Proximal,
+    make_method,
+)
 from ddgm.noise import ImageNoise
 from ddgm.projector import Projector, system_matrix
 from ddgm.schedules import exponential_decay
 
+# A quick run of every method; one that is added needs its own here.
+SMALL = {
+    "algebraic": {"K": 3, "step_size": 1e-4},
+    "ddgm": {"N": 4, "K": 3, "step_size": 1e-4},
+    "ddrm": {"N": 4, "eta": 0.85},
+    "dps": {"N": 14},
+    "generation": {"N": 4},
+    "proximal": {"N": 4, "eta": 0.5},
+}
+RANDOM = sorted(set(SMALL) - {"algebraic"})
 
-class MatrixOperator:
-    """A dense, well-conditioned operator: methods need nothing but the contract."""
 
-    image_shape = (4, 5)
-    data_shape = (9, 8)
-    device = torch.device("cpu")
+@pytest.fixture(scope="module")
+def dense():
+    """A dense, well-conditioned operator on 4 × 5 pixels: methods need nothing but the contract."""
+    return MatrixOperator(normal(72, 20, seed=1), (4, 5))
 
-    def __init__(self):
-        self.matrix = torch.randn(72, 20, generator=torch.Generator().manual_seed(1))
 
-    @property
-    def max_step_size(self):
-        return 2 / float(torch.linalg.matrix_norm(self.matrix, 2)) ** 2
+@pytest.fixture(scope="module")
+def fused(projector):
+    """The projector with its eigenbasis, as every method can use it."""
+    matrix = system_matrix(projector.geometry)
+    return FusedOperator(projector, decompose(matrix, (16, 16), symmetric=True))
 
-    def forward(self, image):
-        return (image.flatten(-2) @ self.matrix.T).unflatten(-1, self.data_shape)
 
-    def adjoint(self, data):
-        return (data.flatten(-2) @ self.matrix).unflatten(-1, self.image_shape)
+def small_problem(operator, denoiser=torch.tanh, count=3, seed=4, first=0):
+    """Return a measurement of images `first` to `first + count`, with their noise."""
+    data = 5 * normal(5, *operator.data_shape, seed=9)[first : first + count]
+    noise = ImageNoise(seed, range(first, first + count), operator.image_shape)
+    return Problem(operator, data, denoiser, noise, 1.0)
 
 
 class RememberingNoise(ImageNoise):
@@ -56,8 +84,8 @@ def closed_form(matrix, data, step_size, K):
 
 
 class TestAlgebraic:
-    def test_many_steps_approach_the_least_squares_solution(self):
-        operator, data = MatrixOperator(), normal(3, 9, 8)
+    def test_many_steps_approach_the_least_squares_solution(self, dense):
+        operator, data = dense, normal(3, *dense.data_shape)
         method = Algebraic(K=400, step_size=0.5 * operator.max_step_size)
         found = method.solve(Problem(operator, data)).flatten(1).numpy()
         matrix = operator.matrix.double().numpy()
@@ -87,22 +115,19 @@ class TestAlgebraic:
                 image, Algebraic(k, step_size).solve(Problem(projector, data))
             )
 
-    def test_it_counts_K_gradients_and_no_network(self, projector):
-        problem = Problem(projector, normal(3, *projector.data_shape))
-        Algebraic(17, 1e-4).solve(problem)
-        assert (problem.evaluations.gradient, problem.evaluations.network) == (17, 0)
-
     def test_a_step_above_the_limit_is_refused_by_its_check(self, projector):
         limit = projector.max_step_size
         Algebraic(step_size=0.99 * limit).check(projector)
         with pytest.raises(DdgmError, match=f"{limit:.3g}"):
             Algebraic(step_size=1.01 * limit).check(projector)
 
-    def test_a_descent_that_diverges_stops_at_its_step(self, projector):
+    def test_a_descent_that_diverges_is_refused_with_its_steps(self, projector):
         problem = Problem(projector, normal(1, *projector.data_shape))
+        method = Algebraic(60, 20 * projector.max_step_size)
+        with pytest.raises(DdgmError, match=r"algebraic, within 60 steps: .*diverges"):
+            method.solve(problem)
         with pytest.raises(DdgmError, match=r"algebraic, step \d+: .*diverges"):
-            Algebraic(10_000, 20 * projector.max_step_size).solve(problem)
-        assert problem.evaluations.gradient < 100
+            list(method.iterates(problem))
 
 
 class TestDDGM:
@@ -115,9 +140,9 @@ class TestDDGM:
         expected = Algebraic(24, step_size).solve(Problem(projector, data))
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
-    def test_it_is_algorithm_1_step_by_step(self):
+    def test_it_is_algorithm_1_step_by_step(self, dense):
         # A second writing of Algorithm 1, on float64 matrices.
-        operator, data = MatrixOperator(), 5 * normal(2, 9, 8)
+        operator, data = dense, 5 * normal(2, *dense.data_shape)
         step_size = 0.7 * operator.max_step_size
         settings = {"N": 4, "K": 3, "sigma_1": 2.0, "sigma_N": 0.1}
         problem = Problem(operator, data, torch.tanh, ImageNoise(8, [0, 1], (4, 5)))
@@ -133,42 +158,10 @@ class TestDDGM:
             x = x - sigma * torch.tanh(x)
         torch.testing.assert_close(found.flatten(1).double(), x, rtol=0, atol=1e-4)
 
-    def test_it_counts_N_times_K_gradients_and_N_networks(self, projector):
-        data = normal(2, *projector.data_shape)
-        noise = ImageNoise(1, range(2), projector.image_shape)
-        problem = Problem(projector, data, torch.zeros_like, noise)
-        DDGM(N=5, K=3, step_size=1e-4).solve(problem)
-        assert (problem.evaluations.gradient, problem.evaluations.network) == (15, 5)
-
     def test_the_paper_spends_2250_gradients_and_150_networks(self):
         method = DDGM()
         assert (method.N * method.K, method.N) == (2250, 150)
         assert method.schedule() == exponential_decay(3.0, 0.03, 150)
-
-    def test_a_denoiser_that_returns_nan_stops_it_with_iteration_and_noise_level(self, projector):
-        calls = []
-
-        def breaks_at_the_second_call(image):
-            calls.append(1)
-            return image * (math.nan if len(calls) == 2 else 0.0)
-
-        noise = ImageNoise(1, range(2), projector.image_shape)
-        data = normal(2, *projector.data_shape)
-        problem = Problem(projector, data, breaks_at_the_second_call, noise)
-        with pytest.raises(DdgmError) as caught:
-            DDGM(N=3, K=1, step_size=1e-4, sigma_1=3.0, sigma_N=0.03).solve(problem)
-        assert "iteration 2 of 3" in str(caught.value)
-        assert "noise level 0.3" in str(caught.value)
-        assert "\n" not in str(caught.value)
-        assert len(calls) == 2
-
-    def test_without_network_or_noise_it_says_what_it_needs(self, projector):
-        data = normal(1, *projector.data_shape)
-        noise = ImageNoise(1, [0], projector.image_shape)
-        with pytest.raises(DdgmError, match="network"):
-            DDGM(N=2, K=1).solve(Problem(projector, data, None, noise))
-        with pytest.raises(DdgmError, match="noise"):
-            DDGM(N=2, K=1).solve(Problem(projector, data, torch.zeros_like))
 
     def test_a_step_above_the_limit_is_refused_by_its_check(self, projector):
         limit = projector.max_step_size
@@ -177,13 +170,248 @@ class TestDDGM:
             DDGM(step_size=1.01 * limit).check(projector)
 
 
+class TestDDRM:
+    def test_it_is_its_equations_7_and_8(self):
+        # One coefficient a case, in an operator that is diagonal: measured better than both levels
+        # 4 and 1, than the first, than none (with noise 2/s = 0.4, 2, 6.7); below 1/4; not at all.
+        s, y = np.array([5.0, 1.0, 0.3, 0.1, 0.0]), np.array([3.0, -2.0, 1.5, 0.7, 1.0])
+        plain = MatrixOperator(torch.diag(torch.tensor(s)).float(), (1, 5))
+        basis = Eigenbasis((1, 5), (torch.eye(5),), torch.tensor(s**2))
+        noise = ImageNoise(2, [0], (1, 5))
+        data = torch.tensor(y).float().reshape(1, 1, 5)
+        method = DDRM(N=2, eta=0.6, eta_b=0.7, sigma_1=4.0, sigma_N=1.0)
+        problem = Problem(FusedOperator(plain, basis), data, torch.tanh, noise, 2.0)
+        found = method.solve(problem).flatten().numpy()
+
+        noise = ImageNoise(2, [0], (1, 5))
+        first, second = (noise.draw().flatten().double().numpy() for _ in range(2))
+        x = 4 * first
+        x[0] = 3 / 5 + math.sqrt(16 - 0.4**2) * first[0]
+        x[1] = -2 / 1 + math.sqrt(16 - 2**2) * first[1]
+        d = x - 4 * np.tanh(x)
+        x = np.array(
+            [
+                0.3 * d[0] + 0.7 * 3 / 5 + math.sqrt(1 - 0.7**2 * 0.4**2) * second[0],
+                d[1] + 0.8 * (-2 / 1 - d[1]) / 2 + 0.6 * second[1],
+                d[2] + 0.8 * (1.5 / 0.3 - d[2]) / (2 / 0.3) + 0.6 * second[2],
+                d[3] + 0.8 * (x[3] - d[3]) / 4 + 0.6 * second[3],
+                d[4] + 0.8 * (x[4] - d[4]) / 4 + 0.6 * second[4],
+            ]
+        )
+        np.testing.assert_allclose(found, x - np.tanh(x), rtol=0, atol=1e-5)
+
+    def test_an_operator_without_eigenbasis_is_refused_with_what_to_use(self, projector, fused):
+        DDRM().check(fused)
+        with pytest.raises(DdgmError) as caught:
+            DDRM().check(projector)
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in ("ddrm", "SVD", "16 × 16", "ddgm", "proximal"):
+            assert word in message
+
+
+class TestDPS:
+    @pytest.mark.parametrize("rescaled", [False, True])
+    def test_it_is_equation_5_or_6_with_the_gradient_of_autograd(self, fused, rescaled):
+        torch.manual_seed(1)
+        network = UNet(Architecture((8, 8), 1)).requires_grad_(False)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        method = DPS(N=14, zeta=0.3, rescaled=rescaled)
+        problem = small_problem(fused, network)
+        with torch.no_grad():
+            found = method.solve(problem)
+
+        noise = ImageNoise(4, range(3), (16, 16))
+        x = 3.0 * noise.draw()
+        for sigma in exponential_decay(3.0, 0.03, 14):
+            x = x.requires_grad_()
+            predicted = network(x)
+            # Images of a batch do not mix, so that the sum has the gradients of all.
+            squares = (fused.forward(x - sigma * predicted) - problem.data).square().sum((1, 2))
+            slope = torch.autograd.grad(squares.sum(), x)[0]
+            slope = slope / squares.detach().sqrt()[:, None, None]
+            if rescaled:
+                slope = slope / math.sqrt(1 + sigma**2)
+            x, predicted = x.detach(), predicted.detach()
+            anew = math.sqrt(method.alpha * 0.5) * sigma * noise.draw()
+            x = x - method.alpha * sigma * predicted + anew - 0.3 * slope
+        assert (found - x).norm() < 1e-3 * x.norm()
+
+    def test_the_first_steps_of_equations_5_and_6_differ_by_the_scale_of_the_noise(self, fused):
+        def second_image(**settings):
+            seen = []
+            record = lambda image: torch.tanh(seen.append(image.detach()) or image)  # noqa: E731
+            DPS(N=14, **settings).solve(small_problem(fused, record))
+            return seen[1]
+
+        free = second_image(zeta=0.0)
+        plain, scaled = (second_image(zeta=0.5, rescaled=each) - free for each in (False, True))
+        assert plain.norm() > 1
+        torch.testing.assert_close(plain, math.sqrt(1 + 3.0**2) * scaled, rtol=1e-3, atol=1e-4)
+
+
+class TestGeneration:
+    def test_it_is_equation_2(self, fused):
+        found = Generation(N=3).solve(small_problem(fused))
+        noise = ImageNoise(4, range(3), (16, 16))
+        x = 30.0 * noise.draw()
+        for n in range(3):
+            sigma = 30.0 * ((1 - 0.183) ** 2 + 0.183 * 0.5) ** (n / 2)
+            x = x - 0.183 * sigma * torch.tanh(x)
+            x = x + math.sqrt(0.183 * 0.5) * sigma * noise.draw()
+        torch.testing.assert_close(found, x, rtol=1e-5, atol=1e-4)
+
+
+class TestProximal:
+    @pytest.mark.parametrize("eta", [0.0, 0.6])
+    def test_it_is_its_definition(self, dense, eta):
+        # In closed form: (AᵀA + w) x = Aᵀy + w (d − ησε), w = c σ_y²/σ², and + ησε afterwards.
+        method = Proximal(N=3, c=0.5, eta=eta, sigma_1=3.0, sigma_N=0.03)
+        found = method.solve(small_problem(dense))
+        noise, A = ImageNoise(4, range(3), (4, 5)), dense.matrix.double()
+        y = small_problem(dense).data.flatten(1).double()
+        levels = (*exponential_decay(3.0, 0.03, 3), 0.0)
+        x = 3.0 * noise.draw().flatten(1).double()
+        for sigma, lower in itertools.pairwise(levels):
+            fresh = eta * lower * noise.draw().flatten(1).double() if eta * lower else 0.0
+            weight = 0.5 * 1.0**2 / sigma**2
+            right = y @ A + weight * (x - sigma * torch.tanh(x) - fresh)
+            x = torch.linalg.solve(A.T @ A + weight * torch.eye(20).double(), right.T).T + fresh
+        torch.testing.assert_close(found.flatten(1).double(), x, rtol=0, atol=2e-3)
+
+    def test_fresh_noise_stays_out_of_what_is_not_measured(self):
+        # Two measured pixels of four: in the others x is the denoised image, whatever η.
+        operator = MatrixOperator(torch.eye(4)[:2], (2, 2))
+        noise = ImageNoise(4, range(3), (2, 2))
+        problem = Problem(operator, torch.ones(3, 1, 2), torch.zeros_like, noise, 1.0)
+        found = Proximal(N=4, eta=1.0).solve(problem).flatten(1)
+        start = 6.0 * ImageNoise(4, range(3), (2, 2)).draw().flatten(1)
+        torch.testing.assert_close(found[:, 2:], start[:, 2:])
+        assert (found[:, :2] - start[:, :2]).abs().min() > 0.01
+
+    @pytest.mark.parametrize("noise_std", [None, 0.0, -1.0])
+    def test_it_is_refused_without_the_noise_of_the_data(self, fused, noise_std):
+        known = small_problem(fused)
+        problem = Problem(fused, known.data, torch.tanh, None, noise_std)
+        with pytest.raises(DdgmError, match="noise_std") as caught:
+            Proximal().solve(problem)
+        assert "\n" not in str(caught.value)
+
+    def test_in_loops_it_counts_its_gradients(self, projector):
+        problem = small_problem(projector)
+        Proximal(N=4).solve(problem)
+        assert 8 <= problem.evaluations.gradient <= 4 * 51
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("algebraic", Evaluations(gradient=3, adjoint=1)),
+        ("ddgm", Evaluations(gradient=12, adjoint=1, network=4)),
+        ("ddrm", Evaluations(adjoint=1, network=4)),
+        ("dps", Evaluations(gradient=14, network=14, network_gradient=14)),
+        ("generation", Evaluations(network=4)),
+        ("proximal", Evaluations(adjoint=1, network=4)),
+    ],
+)
+def test_work_is_counted_exactly(fused, name, expected):
+    problem = small_problem(fused)
+    make_method(name, SMALL[name]).solve(problem)
+    assert problem.evaluations == expected
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_result_depends_on_the_seed_alone_and_not_on_the_batch(fused, name):
+    method = make_method(name, SMALL[name])
+    whole = method.solve(small_problem(fused, count=3))
+    assert whole.shape == (3, 16, 16)
+    assert torch.equal(method.solve(small_problem(fused, count=3)), whole)
+    alone = [method.solve(small_problem(fused, count=1, first=each)) for each in range(3)]
+    torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_another_seed_gives_another_result(fused, name):
+    method = make_method(name, SMALL[name])
+    one, other = (method.solve(small_problem(fused, seed=seed)) for seed in (4, 5))
+    assert ((one - other).flatten(1).std(dim=1) > 1e-2).all()
+
+
+@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("factor", [math.nan, 1e6])
+def test_a_broken_network_stops_a_method_with_iteration_and_noise_level(fused, name, factor):
+    calls = []
+
+    def breaks_at_the_second_call(image):
+        calls.append(1)
+        return factor * image if len(calls) == 2 else torch.tanh(image)
+
+    method = make_method(name, SMALL[name])
+    with pytest.raises(DdgmError) as caught:
+        method.solve(small_problem(fused, breaks_at_the_second_call))
+    message = str(caught.value)
+    assert message.startswith(f"{name}, iteration 2 of {method.N}")
+    assert f"noise level {method.schedule()[1]:.3g}:" in message
+    assert "\n" not in message
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_without_network_or_noise_a_method_says_what_it_needs(fused, name):
+    method, data = make_method(name, SMALL[name]), small_problem(fused).data
+    noise = ImageNoise(1, range(3), fused.image_shape)
+    with pytest.raises(DdgmError, match="network"):
+        method.solve(Problem(fused, data, None, noise, 1.0))
+    with pytest.raises(DdgmError, match="noise"):
+        method.solve(Problem(fused, data, torch.tanh, None, 1.0))
+
+
 class TestProblem:
-    def test_the_gradient_is_that_of_half_the_squared_residual(self):
-        operator, data = MatrixOperator(), normal(1, 9, 8).double()
-        operator.matrix = operator.matrix.double()
-        x = normal(1, 4, 5, seed=5).double().requires_grad_()
-        (0.5 * (operator.forward(x) - data).square().sum()).backward()
-        torch.testing.assert_close(Problem(operator, data).gradient(x.detach()), x.grad)
+    def test_the_gradient_is_that_of_half_the_squared_residual(self, dense):
+        data = normal(2, *dense.data_shape)
+        x = normal(2, 4, 5, seed=5).requires_grad_()
+        (0.5 * (dense.forward(x) - data).square().sum()).backward()
+        problem = Problem(dense, data)
+        gradient, error = problem.residual_gradient(x.detach())
+        torch.testing.assert_close(gradient, x.grad, rtol=1e-5, atol=1e-4)
+        expected = torch.linalg.vector_norm(dense.forward(x.detach()) - data, dim=(1, 2))
+        torch.testing.assert_close(error.flatten(), expected)
+        assert problem.evaluations == Evaluations(gradient=1)
+
+    def test_a_descent_takes_the_steps_of_that_gradient(self, dense):
+        problem = Problem(dense, normal(2, *dense.data_shape))
+        start, step_size = normal(2, 4, 5, seed=5), 0.3 * dense.max_step_size
+        expected = start
+        for _ in range(3):
+            expected = expected - step_size * problem.residual_gradient(expected)[0]
+        found = problem.descend(start, step_size, 3)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert problem.evaluations == Evaluations(gradient=6, adjoint=1)
+
+    def test_the_proximal_step_has_no_gradient_left(self, dense):
+        problem, start = Problem(dense, normal(2, *dense.data_shape)), normal(2, 4, 5, seed=5)
+        found = problem.proximal(start, 30.0)
+        before = problem.residual_gradient(start)[0].norm()
+        left = problem.residual_gradient(found)[0] + 30.0 * (found - start)
+        assert left.norm() < 2e-3 * before
+
+    def test_the_adjoint_of_the_data_is_computed_once(self, dense):
+        problem = Problem(dense, normal(2, *dense.data_shape))
+        torch.testing.assert_close(problem.right_side, dense.adjoint(problem.data))
+        assert problem.right_side is problem.right_side
+        assert problem.evaluations == Evaluations(adjoint=1)
+
+    def test_the_pullback_is_the_transposed_derivative_of_the_network(self, dense):
+        problem, image = small_problem(dense), normal(3, 4, 5, seed=5)
+        vector = normal(3, 4, 5, seed=6)
+        with torch.no_grad():
+            noise, pullback = problem.predict_noise_with_pullback(image)
+            found = pullback(vector)
+        assert not noise.requires_grad
+        torch.testing.assert_close(noise, torch.tanh(image))
+        torch.testing.assert_close(found, vector * (1 - torch.tanh(image) ** 2))
+        assert problem.evaluations == Evaluations(network=1, network_gradient=1)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_data_that_are_not_finite_are_refused(self, projector, value):
@@ -234,13 +462,12 @@ class TestMakeMethod:
     @pytest.mark.parametrize("name", sorted(METHODS))
     @pytest.mark.parametrize("value", ["3", 2.5, 3.0, True, None, [3]])
     def test_a_setting_of_the_wrong_type_is_refused_by_name_and_value(self, name, value):
-        if "K" not in METHODS[name].__dataclass_fields__:
-            pytest.skip(f"{name} has no setting K")
+        key = "K" if name == "algebraic" else "N"
         with pytest.raises(DdgmError) as caught:
-            make_method(name, {"K": value})
+            make_method(name, {key: value})
         message = str(caught.value)
         assert "\n" not in message
-        assert f"K = {value!r}" in message
+        assert f"{key} = {value!r}" in message
         assert "int" in message
 
     @pytest.mark.parametrize("value", ["9e-5", False, None])
@@ -259,6 +486,23 @@ class TestMakeMethod:
             ("ddgm", {"sigma_1": 0.01}, "sigma_1 = 0.01"),
             ("ddgm", {"sigma_1": math.inf}, "sigma_1 = inf"),
             ("ddgm", {"sigma_N": math.nan}, "sigma_N = nan"),
+            ("ddrm", {"eta": 1.5}, "eta = 1.5"),
+            ("ddrm", {"eta": -0.1}, "eta = -0.1"),
+            ("ddrm", {"eta": math.nan}, "eta = nan"),
+            ("ddrm", {"eta_b": 1.1}, "eta_b = 1.1"),
+            ("ddrm", {"N": 0}, "N = 0"),
+            ("dps", {"zeta": -0.1}, "zeta = -0.1"),
+            ("dps", {"zeta": math.nan}, "zeta = nan"),
+            ("dps", {"beta": 1.5}, "beta = 1.5"),
+            ("dps", {"rescaled": 1}, "rescaled = 1"),
+            # Eq. 2 at its fastest, α = 3/4, leaves 7/16 of the variance: 3 (7/16)^(12/2) = 0.021.
+            ("dps", {"N": 12}, "at least 13"),
+            ("generation", {"alpha": 1.6}, "alpha = 1.6"),
+            ("generation", {"N": 0}, "N = 0"),
+            ("proximal", {"c": 0.0}, "c = 0"),
+            ("proximal", {"c": -1.0}, "c = -1"),
+            ("proximal", {"c": math.nan}, "c = nan"),
+            ("proximal", {"eta": 1.1}, "eta = 1.1"),
         ],
     )
     def test_a_value_that_makes_no_sense_is_refused(self, name, settings, named):
@@ -274,7 +518,19 @@ class TestMakeMethod:
             assert isinstance(getattr(kind, need), bool)
         assert kind.needs_network or not kind.needs_network_gradient
 
+    @pytest.mark.parametrize("name", sorted(METHODS))
+    def test_every_method_has_defaults_and_plain_settings(self, name):
+        method = make_method(name, {})
+        settings = dataclasses.asdict(method)
+        assert {type(value) for value in settings.values()} <= {int, float, bool}
+        assert make_method(name, json.loads(json.dumps(settings))) == method
+
     def test_the_papers_methods_need_what_table_1_says(self):
+        needs = {
+            name: (kind.needs_svd, kind.needs_network_gradient) for name, kind in METHODS.items()
+        }
+        assert needs["ddrm"] == (True, False)
+        assert needs["dps"] == (False, True)
         assert not METHODS["ddgm"].needs_svd
         assert METHODS["ddgm"].needs_network
         assert not METHODS["ddgm"].needs_network_gradient

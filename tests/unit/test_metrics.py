@@ -16,7 +16,7 @@ def pair(count=6):
 
 def test_there_is_one_row_an_image():
     frame = image_metrics(*pair(4))
-    assert list(frame.columns) == ["image", "mse", "ssim"]
+    assert list(frame.columns) == ["image", "mse", "psnr", "ssim"]
     assert list(frame["image"]) == [0, 1, 2, 3]
 
 
@@ -30,6 +30,12 @@ def test_a_constant_offset_has_its_square_as_mse():
     _, truth = pair(2)
     offset = torch.tensor([0.5, -2.0])[:, None, None]
     assert list(image_metrics(truth + offset, truth)["mse"]) == pytest.approx([0.25, 4], rel=1e-5)
+
+
+def test_psnr_is_that_of_the_mse_in_the_range():
+    images, truth = pair()
+    frame = image_metrics(images, truth, data_range=5.0)
+    np.testing.assert_allclose(frame["psnr"], 10 * np.log10(25.0 / frame["mse"]), rtol=1e-5)
 
 
 def test_identical_images_have_no_error_and_a_similarity_of_one():
@@ -63,7 +69,7 @@ def test_an_image_scores_the_same_however_the_set_is_batched():
     ]
     together = pd.concat(parts, ignore_index=True)
     pd.testing.assert_frame_equal(
-        together[["mse", "ssim"]], whole[["mse", "ssim"]], rtol=1e-5, atol=1e-6
+        together[["mse", "psnr", "ssim"]], whole[["mse", "psnr", "ssim"]], rtol=1e-5, atol=1e-6
     )
 
 

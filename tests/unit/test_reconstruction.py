@@ -1,19 +1,17 @@
 import math
+import time
 
 import pandas as pd
 import pytest
 import torch
 
 from ddgm.denoiser import Architecture, Denoiser, DenoiserCard, Normalisation, UNet
+from ddgm.devices import pick_device
 from ddgm.errors import DdgmError
-from ddgm.methods import DDGM, Algebraic, Evaluations, check_noise_levels
+from ddgm.evaluation import algebraic_curve
+from ddgm.methods import DDGM, Algebraic, Evaluations, Proximal, check_noise_levels
 from ddgm.metrics import image_metrics
-from ddgm.reconstruction import (
-    Reconstruction,
-    algebraic_curve,
-    pick_device,
-    reconstruct,
-)
+from ddgm.reconstruction import Reconstruction, reconstruct
 from ddgm.sinograms import simulate
 
 
@@ -46,7 +44,7 @@ def test_the_result_does_not_depend_on_the_batch_size(projector, data, denoiser,
     parts = reconstruct(ddgm, projector, data, denoiser, seed=3, batch=batch)
     assert parts.images.shape == (5, 16, 16)
     torch.testing.assert_close(parts.images, whole.images, rtol=1e-4, atol=1e-4)
-    assert parts.evaluations == whole.evaluations == Evaluations(gradient=8, network=4)
+    assert parts.evaluations == whole.evaluations == Evaluations(gradient=8, adjoint=1, network=4)
 
 
 def test_a_run_is_repeatable_and_its_seed_matters(projector, data, denoiser, ddgm):
@@ -67,7 +65,7 @@ def test_the_algebraic_method_ignores_seed_and_network(projector, data, denoiser
     method = Algebraic(K=5, step_size=0.9 * projector.max_step_size)
     plain = reconstruct(method, projector, data, seed=1)
     assert torch.equal(plain.images, reconstruct(method, projector, data, denoiser, seed=2).images)
-    assert plain.evaluations == Evaluations(gradient=5, network=0)
+    assert plain.evaluations == Evaluations(gradient=5, adjoint=1)
 
 
 def test_the_algebraic_method_explains_its_data_better_than_nothing(projector, images):
@@ -120,12 +118,44 @@ def test_data_that_are_not_finite_are_refused(projector, data):
 
 
 def test_a_reconstruction_is_read_as_it_was_written(tmp_path):
-    made = Reconstruction(torch.randn(3, 4, 5), Evaluations(gradient=12, network=3))
+    work = Evaluations(gradient=12, adjoint=1, network=3, network_gradient=2)
+    made = Reconstruction(torch.randn(3, 4, 5), torch.rand(3), torch.rand(3), work)
     made.save(tmp_path / "made.npz")
     again = Reconstruction.load(tmp_path / "made.npz")
     assert torch.equal(again.images, made.images)
     assert again.images.dtype == torch.float32
+    assert torch.equal(again.data_error, made.data_error)
+    assert torch.equal(again.seconds, made.seconds)
     assert again.evaluations == made.evaluations
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_each_image_comes_with_its_data_error_and_time(projector, data, denoiser, ddgm, batch):
+    made = reconstruct(ddgm, projector, data, denoiser, batch=batch)
+    residual = projector.forward(made.images).double() - data.double()
+    assert made.data_error.tolist() == pytest.approx(
+        residual.square().mean(dim=(1, 2)).tolist(), rel=1e-4
+    )
+    assert made.data_error.dtype == made.seconds.dtype == torch.float32
+    assert made.seconds.shape == (5,)
+    assert (made.seconds > 0).all()
+    # Images of a batch share its time.
+    assert (made.seconds[:batch] == made.seconds[0]).all()
+
+
+def test_seconds_are_those_of_one_image(projector, data, denoiser, ddgm):
+    started = time.perf_counter()
+    made = reconstruct(ddgm, projector, data, denoiser, batch=5)
+    assert made.seconds.sum() <= time.perf_counter() - started
+
+
+@pytest.mark.parametrize("noise_std", [None, 0.0, -1.0, math.nan])
+def test_a_method_that_weighs_by_the_noise_is_refused_without_it(
+    projector, data, denoiser, noise_std
+):
+    with pytest.raises(DdgmError, match="noise_std") as caught:
+        reconstruct(Proximal(), projector, data, denoiser, noise_std=noise_std)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_reconstruct_made_can_be_written(tmp_path, projector, data, denoiser, ddgm):
@@ -143,7 +173,7 @@ def test_the_curve_agrees_with_separate_runs(projector, images, data):
         found = reconstruct(Algebraic(int(K), step_size), projector, data).images
         expected = image_metrics(found, images)
         pd.testing.assert_frame_equal(
-            part[["image", "mse", "ssim"]].reset_index(drop=True), expected, rtol=1e-4
+            part[["image", "mse", "psnr", "ssim"]].reset_index(drop=True), expected, rtol=1e-4
         )
         error = (projector.forward(found) - data).square().mean(dim=(1, 2))
         assert list(part["data_error"]) == pytest.approx(error.tolist(), rel=1e-4)

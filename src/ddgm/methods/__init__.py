@@ -13,15 +13,23 @@ from typing import Any, get_type_hints
 from ddgm.errors import SettingError
 from ddgm.methods.algebraic import Algebraic
 from ddgm.methods.ddgm import DDGM
+from ddgm.methods.ddrm import DDRM
+from ddgm.methods.dps import DPS
+from ddgm.methods.generation import Generation
 from ddgm.methods.problem import Evaluations, Method, Problem
+from ddgm.methods.proximal import Proximal
 
 __all__ = [
     "DDGM",
+    "DDRM",
+    "DPS",
     "METHODS",
     "Algebraic",
     "Evaluations",
+    "Generation",
     "Method",
     "Problem",
+    "Proximal",
     "check_noise_levels",
     "make_method",
 ]
@@ -29,6 +37,10 @@ __all__ = [
 METHODS: dict[str, type[Any]] = {
     "algebraic": Algebraic,
     "ddgm": DDGM,
+    "ddrm": DDRM,
+    "dps": DPS,
+    "generation": Generation,
+    "proximal": Proximal,
 }
 
 
@@ -76,14 +88,24 @@ def _fits(value: Any, kind: Any) -> bool:
 def check_noise_levels(method: Method, low: float, high: float) -> None:
     """Refuse noise levels on which the network was not trained.
 
+    Parameters
+    ----------
+    method : Method
+        A method; one without a noise schedule passes.
+    low, high : float
+        Lowest and highest noise level of the training, in network units.
+
     Raises
     ------
     SettingError
-        If the method's σ₁ or σ_N lies outside the network's range.
+        If the method's first or last noise level lies outside.
     """
-    for name in ("sigma_1", "sigma_N"):
-        sigma = getattr(method, name, None)
-        if sigma is not None and not low <= sigma <= high:
+    if not method.needs_network:
+        return
+    levels = method.schedule()  # type: ignore[attr-defined]
+    for name, sigma in (("sigma_1", levels[0]), ("sigma_N", levels[-1])):
+        # A level that was solved for may miss the limit by rounding.
+        if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
             raise SettingError(
                 name,
                 sigma,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ddgm.errors import SettingError
-from ddgm.methods.problem import Problem, check_finite
+from ddgm.methods.problem import Problem, check_image
 from ddgm.operator import LinearOperator, check_step_size
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ class Algebraic:
         """Yield x after each step."""
         x = problem.zeros()
         for k in range(1, self.K + 1):
-            x = x - self.step_size * problem.gradient(x)
-            check_finite(x, f"algebraic, step {k}")
+            x = problem.descend(x, self.step_size, 1)
+            check_image(x, f"algebraic, step {k}")
             yield x
 
     def solve(self, problem: Problem) -> Tensor:
         """Run the descent."""
-        for x in self.iterates(problem):
-            last = x
-        return last
+        x = problem.descend(problem.zeros(), self.step_size, self.K)
+        check_image(x, f"algebraic, within {self.K} steps")
+        return x

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ddgm.errors import SettingError
-from ddgm.methods.problem import Problem, check_finite
+from ddgm.methods.problem import Problem, check_image
 from ddgm.operator import LinearOperator, check_step_size
 from ddgm.schedules import exponential_decay
 
@@ -57,9 +57,8 @@ class DDGM:
         """Run Algorithm 1."""
         x = problem.zeros()
         for n, sigma in enumerate(self.schedule(), start=1):
-            for _ in range(self.K):
-                x = x - self.step_size * problem.gradient(x)
+            x = problem.descend(x, self.step_size, self.K)
             x = x + sigma * problem.draw_noise()
             x = x - sigma * problem.predict_noise(x)
-            check_finite(x, f"ddgm, iteration {n} of {self.N} at noise level {sigma:.3g}")
+            check_image(x, f"ddgm, iteration {n} of {self.N} at noise level {sigma:.3g}")
         return x

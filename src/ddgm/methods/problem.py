@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -22,13 +23,20 @@ class Evaluations:
     Attributes
     ----------
     gradient : int
-        Gradients of ½‖Ax − y‖², one A and one Aᵀ each.
+        Gradients of ½‖Ax − y‖², one A and one Aᵀ each. Steps that an eigenbasis takes all at once
+        count as the algorithm's K; an exact proximal step, which takes none, as 0.
+    adjoint : int
+        Further products with Aᵀ alone.
     network : int
         Forward passes of the denoising network.
+    network_gradient : int
+        Backward passes through the network, to its input.
     """
 
     gradient: int = 0
+    adjoint: int = 0
     network: int = 0
+    network_gradient: int = 0
 
 
 class Problem:
@@ -46,6 +54,8 @@ class Problem:
         The noise-prediction network ε_θ; methods without a prior need none.
     noise : ImageNoise, optional
         Source of each image's noise; methods without randomness need none.
+    noise_std : float, optional
+        Standard deviation σ_y of the measurement's noise; some methods need it.
     """
 
     def __init__(
@@ -54,6 +64,7 @@ class Problem:
         data: Tensor,
         denoiser: NoisePredictor | None = None,
         noise: ImageNoise | None = None,
+        noise_std: float | None = None,
     ) -> None:
         if tuple(data.shape[1:]) != operator.data_shape:
             raise DdgmError(
@@ -67,28 +78,80 @@ class Problem:
         self.evaluations = Evaluations()
         self._denoiser = denoiser
         self._noise = noise
+        self._noise_std = noise_std
+        self._right_side: Tensor | None = None
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation σ_y of the measurement's noise."""
+        if self._noise_std is None:
+            raise DdgmError("this method needs noise_std, the standard deviation of the data")
+        return self._noise_std
+
+    @property
+    def right_side(self) -> Tensor:
+        """Aᵀy in the operator's own form, computed once."""
+        if self._right_side is None:
+            self.evaluations.adjoint += 1
+            self._right_side = self.operator.right_side(self.data)
+        return self._right_side
 
     def zeros(self) -> Tensor:
         """Return x = 0 for every image of the batch, (batch, rows, columns)."""
         return self.data.new_zeros(len(self.data), *self.operator.image_shape)
 
-    def gradient(self, image: Tensor) -> Tensor:
-        """Return ∇ ½‖Ax − y‖² = Aᵀ(Ax − y)."""
+    def descend(self, image: Tensor, step_size: float, steps: int) -> Tensor:
+        """Take `steps` times x ← x − λ Aᵀ(Ax − y)."""
+        right_side = self.right_side
+        self.evaluations.gradient += steps
+        return self.operator.descend(image, right_side, step_size, steps)
+
+    def proximal(self, image: Tensor, weight: float) -> Tensor:
+        """Return argmin_x ½‖Ax − y‖² + weight/2 ‖x − image‖²."""
+        solution, gradients = self.operator.proximal(image, self.right_side, weight)
+        self.evaluations.gradient += gradients
+        return solution
+
+    def residual_gradient(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Aᵀ(Ax − y), the gradient of ½‖Ax − y‖², and the norms ‖Ax − y‖, (batch, 1, 1)."""
         self.evaluations.gradient += 1
-        return self.operator.adjoint(self.operator.forward(image) - self.data)
+        residual = self.operator.forward(image) - self.data
+        return self.operator.adjoint(residual), residual.square().sum((1, 2), keepdim=True).sqrt()
 
     def predict_noise(self, image: Tensor) -> Tensor:
         """Return ε_θ(x)."""
-        if self._denoiser is None:
-            raise DdgmError("this method needs a denoising network; none was given")
         self.evaluations.network += 1
-        return self._denoiser(image)
+        return self._network(image)
+
+    def predict_noise_with_pullback(
+        self, image: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return ε_θ(x), and the function v ↦ (∂ε_θ/∂x)ᵀ v, which may be called once."""
+        import torch
+
+        network = self._network
+        with torch.enable_grad():
+            variable = image.detach().requires_grad_()
+            noise = network(variable)
+        self.evaluations.network += 1
+
+        def pullback(vector: Tensor) -> Tensor:
+            self.evaluations.network_gradient += 1
+            return torch.autograd.grad(noise, variable, vector)[0]
+
+        return noise.detach(), pullback
 
     def draw_noise(self) -> Tensor:
         """Return the next ε ~ N(0, 1) of every image."""
         if self._noise is None:
             raise DdgmError("this method is random; it needs a source of noise")
         return self._noise.draw()
+
+    @property
+    def _network(self) -> NoisePredictor:
+        if self._denoiser is None:
+            raise DdgmError("this method needs a denoising network; none was given")
+        return self._denoiser
 
 
 class Method(Protocol):
@@ -108,13 +171,27 @@ class Method(Protocol):
         """Return reconstructions, (batch, rows, columns) in network units."""
 
 
-def check_finite(image: Tensor, what: str) -> None:
+LARGEST_VALUE = 1e4  # standard deviations of the images; the highest noise level is 30
+
+
+def check_image(image: Tensor, what: str) -> None:
     """Stop at the iteration at which a method diverges.
+
+    Parameters
+    ----------
+    image : Tensor
+        Images in network units.
+    what : str
+        Method, iteration and noise level; the message begins with it.
 
     Raises
     ------
     DdgmError
-        If a value is not finite; the message begins with `what`.
+        If a value is not finite or out of all proportion.
     """
-    if not image.isfinite().all():
-        raise DdgmError(f"{what}: the image is no longer finite; the method diverges")
+    peak = float(image.abs().amax())
+    if not peak <= LARGEST_VALUE:
+        raise DdgmError(
+            f"{what}: values reach {peak:.3g} standard deviations; the method diverges (check the "
+            "step size, the units of the data and the network)"
+        )
