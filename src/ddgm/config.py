@@ -18,6 +18,7 @@ from ddgm.errors import DdgmError, SettingError
 
 if TYPE_CHECKING:
     from ddgm.denoiser import Architecture, DenoiserCard
+    from ddgm.geometry import TiltGeometry
     from ddgm.volume import Box
 
 T = TypeVar("T")
@@ -122,6 +123,15 @@ def check_meaning(config: Mapping[str, Any]) -> None:
     shown, test = config["comparison"]["images"], config["patches"]["test"]
     if shown > test:
         raise DdgmError(f"config: comparison.images = {shown}: at most patches.test = {test}")
+    for name, row in config["methods"].items():
+        if row.get("images", test) > test:
+            raise DdgmError(
+                f"config: methods.{name}.images = {row['images']}: at most patches.test = {test}"
+            )
+        if name in config["comparison"]["methods"] and row.get("images", test) < shown:
+            raise DdgmError(
+                f"config: comparison.images = {shown}, but methods.{name}.images = {row['images']}"
+            )
     _check_names(config)
     _check_network(config, evaluation)
     _check_methods(config)
@@ -278,15 +288,15 @@ def _check_stride(key: str, size: int, architecture: Architecture, source: str) 
 
 
 def _check_methods(config: Mapping[str, Any]) -> None:
-    from ddgm.geometry import TiltGeometry
+    from ddgm.engine import is_fused
     from ddgm.methods import check_noise_levels, make_method
     from ddgm.projector import Projector
 
     levels = _noise_levels(config["network"])
-    size = config["patches"]["size"]
-    operator = Projector(TiltGeometry.limited_angle((size, size), **config["geometry"]))
+    geometry = image_geometry(config)
+    operator = Projector(geometry)
     rows = {
-        f"methods.{name}": {key: row[key] for key in row if key != "label"}
+        f"methods.{name}": {key: row[key] for key in row if key not in ("label", "images")}
         for name, row in config["methods"].items()
     }
     curve = config["figure_12"]
@@ -295,8 +305,18 @@ def _check_methods(config: Mapping[str, Any]) -> None:
         settings = dict(row)
         name = settings.pop("method")
         method = _renamed(key, partial(make_method, name, settings))
-        _renamed(key, partial(method.check, operator))
+        # Here the operator has no eigenbasis; whether it will have one, its size decides.
+        if not (method.needs_svd and is_fused(geometry)):
+            _renamed(key, partial(method.check, operator))
         _renamed(key, partial(check_noise_levels, method, *levels))
+
+
+def image_geometry(config: Mapping[str, Any]) -> TiltGeometry:
+    """Return the tilt geometry of the validation and test images."""
+    from ddgm.geometry import TiltGeometry
+
+    size = config["patches"]["size"]
+    return TiltGeometry.limited_angle((size, size), **config["geometry"])
 
 
 def _noise_levels(network: Mapping[str, Any]) -> tuple[float, float]:

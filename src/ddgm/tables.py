@@ -22,7 +22,7 @@ class Row:
     method : str
         Its name in `ddgm.methods.METHODS`.
     metrics : DataFrame
-        One row an image: mse, ssim, gradient_evals, network_evals.
+        One row an image: the columns of `ddgm.evaluation.evaluate`.
     """
 
     label: str
@@ -41,8 +41,9 @@ def table_1(rows: Sequence[Row]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns method, requires_svd, requires_network_gradient, gradient_evals, network_evals,
-        mse, mse_se, ssim, ssim_se, images. Errors are standard errors of the mean over images.
+        Columns method, requires_svd, requires_network_gradient, the evaluations of each kind,
+        every one of `MEASURES` with its standard error over images (mse, mse_se, …), and images,
+        the number of them.
 
     Raises
     ------
@@ -52,27 +53,28 @@ def table_1(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame([_summary(row) for row in rows])
 
 
+MEASURES = ("mse", "ssim", "psnr", "data_error")
+_WORK = ("gradient_evals", "adjoint_evals", "network_evals", "network_gradient_evals")
+
+
 def _summary(row: Row) -> dict[str, object]:
     kind, metrics = METHODS[row.method], row.metrics
-    for measure in ("mse", "ssim"):
+    for measure in MEASURES:
         missing = metrics[measure].isna()
         if missing.any():
             raise DdgmError(
                 f"table 1: {row.label} has no {measure} for image {int(missing.argmax())}; "
                 "reconstruct it anew"
             )
-    return {
+    summary: dict[str, object] = {
         "method": row.label,
         "requires_svd": kind.needs_svd,
         "requires_network_gradient": kind.needs_network_gradient,
-        "gradient_evals": int(metrics["gradient_evals"].max()),
-        "network_evals": int(metrics["network_evals"].max()),
-        "mse": metrics["mse"].mean(),
-        "mse_se": metrics["mse"].sem(),
-        "ssim": metrics["ssim"].mean(),
-        "ssim_se": metrics["ssim"].sem(),
-        "images": len(metrics),
     }
+    summary |= {name: int(metrics[name].max()) for name in _WORK}
+    for measure in MEASURES:
+        summary |= {measure: metrics[measure].mean(), f"{measure}_se": metrics[measure].sem()}
+    return summary | {"images": len(metrics)}
 
 
 _HEADINGS = {
@@ -95,7 +97,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     lines = _lines(escaped, _HEADINGS["markdown"], "**{}**", "±")
     rule = ["---"] * len(lines[0])
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], rule, *lines[1:]]) + (
-        f"\n\n{table['images'].iloc[0]} test images; mean ± standard error.\n"
+        f"\n\n{table['images'].max()} test images{_exception(table)}; mean ± standard error.\n"
     )
 
 
@@ -106,7 +108,7 @@ def to_latex(table: pd.DataFrame) -> str:
     rows = [" & ".join(cells) + r" \\" for cells in [head, *body]]
     return "\n".join(
         [
-            r"\begin{tabular}{lccrrll}",
+            rf"\begin{{tabular}}{{lccrrll{'r' * (len(head) - 7)}}}",
             r"\toprule",
             rows[0],
             r"\midrule",
@@ -121,23 +123,30 @@ def to_latex(table: pd.DataFrame) -> str:
 def _lines(
     table: pd.DataFrame, head: Sequence[str], bold: str, plus_minus: str
 ) -> list[tuple[str, ...]]:
-    best_mse, best_ssim = table["mse"].idxmin(), table["ssim"].idxmax()
-    lines = [tuple(head)]
+    # A mean over fewer images is not to be compared with the others.
+    whole = table[table["images"] == table["images"].max()]
+    best_mse, best_ssim = whole["mse"].idxmin(), whole["ssim"].idxmax()
+    differ = len(whole) < len(table)
+    lines = [(*head, "images") if differ else tuple(head)]
     for at, row in table.iterrows():
         mse = f"{row['mse']:.4f} {plus_minus} {row['mse_se']:.4f}"
         ssim = f"{row['ssim']:.3f} {plus_minus} {row['ssim_se']:.3f}"
-        lines.append(
-            (
-                str(row["method"]),
-                "yes" if row["requires_svd"] else "no",
-                "yes" if row["requires_network_gradient"] else "no",
-                str(row["gradient_evals"]),
-                str(row["network_evals"]),
-                bold.format(mse) if at == best_mse else mse,
-                bold.format(ssim) if at == best_ssim else ssim,
-            )
+        cells = (
+            str(row["method"]),
+            "yes" if row["requires_svd"] else "no",
+            "yes" if row["requires_network_gradient"] else "no",
+            # The paper's N/A: a method whose data step is not a gradient.
+            str(row["gradient_evals"]) if row["gradient_evals"] else "–",
+            str(row["network_evals"]),
+            bold.format(mse) if at == best_mse else mse,
+            bold.format(ssim) if at == best_ssim else ssim,
         )
+        lines.append((*cells, str(row["images"])) if differ else cells)
     return lines
+
+
+def _exception(table: pd.DataFrame) -> str:
+    return "" if table["images"].nunique() == 1 else " unless the last column says fewer"
 
 
 _LATEX = str.maketrans(

@@ -243,8 +243,8 @@ def test_a_name_of_a_method_that_cannot_be_a_file_is_refused(config):
         ({"patches.gap": 29}, ["patches.gap = 29", "30", "28"]),
         ({"patches.gap": 500}, ["patches.gap = 500", "30", "28"]),
         ({"comparison.images": 17}, ["comparison.images = 17", "16"]),
-        ({"table_1": ["algebraic", "dps"]}, ["table_1", "'dps'", "ddgm_50"]),
-        ({"comparison.methods": ["dps"]}, ["comparison.methods", "'dps'", "ddgm_50"]),
+        ({"table_1": ["algebraic", "absent"]}, ["table_1", "'absent'", "ddgm_50"]),
+        ({"comparison.methods": ["absent"]}, ["comparison.methods", "'absent'", "ddgm_50"]),
         ({"methods.ddgm_50.method": "dgdm"}, ["methods.ddgm_50.method", "'dgdm'", "algebraic"]),
         ({"methods.ddgm_50.sigma_N": 3.0}, ["methods.ddgm_50.sigma_N = 3", "3"]),
         ({"methods.ddgm_50.sigma_N": 4.5}, ["methods.ddgm_50.sigma_N = 4.5", "3"]),
@@ -256,6 +256,11 @@ def test_a_name_of_a_method_that_cannot_be_a_file_is_refused(config):
             {"volumes.eval.synthetic.seed": 11},
             ["volumes.train.box", "volumes.eval.box", "overlap", "(48, 40, 30)"],
         ),
+        ({"methods.dps.images": 99}, ["methods.dps.images = 99", "patches.test"]),
+        (
+            {"comparison.images": 8, "methods.dps.images": 4},
+            ["comparison.images = 8", "methods.dps.images = 4"],
+        ),
         ({"volumes.eval.address": "synthetic:"}, ["volumes.eval.address", "synthetic:"]),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -265,6 +270,13 @@ def test_a_value_that_makes_no_sense_is_named_with_what_is_allowed(config, chang
         put(config, key, value)
     message = complaint(config)
     for word in named:
+        assert word in message
+
+
+def test_a_method_that_needs_the_svd_is_refused_where_the_images_are_too_large(config, monkeypatch):
+    monkeypatch.setattr("ddgm.engine.LARGEST_BLOCK", 100)
+    message = complaint(config)
+    for word in ("methods.ddrm", "SVD", "proximal"):
         assert word in message
 
 

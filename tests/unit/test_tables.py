@@ -16,8 +16,12 @@ def row(label, method, centre, *, gradient, network, count=20, seed=0):
             "image": range(count),
             "mse": centre + 0.05 * rng.random(count),
             "ssim": 1 - centre - 0.05 * rng.random(count),
+            "psnr": 20 + rng.random(count),
+            "data_error": 12 + rng.random(count),
             "gradient_evals": gradient,
+            "adjoint_evals": 1,
             "network_evals": network,
+            "network_gradient_evals": 0,
         }
     )
     return Row(label, method, metrics)
@@ -46,7 +50,7 @@ def test_means_and_standard_errors_are_over_images(rows):
     table = table_1(rows)
     assert list(table["method"]) == ["DDGM", "DDGM, N=50", "Algebraic"]
     for entry, (_, line) in zip(rows, table.iterrows(), strict=True):
-        for name in ("mse", "ssim"):
+        for name in ("mse", "ssim", "psnr", "data_error"):
             values = entry.metrics[name].to_numpy()
             assert line[name] == pytest.approx(values.mean(), rel=1e-12)
             expected = np.std(values, ddof=1) / math.sqrt(20)
@@ -58,6 +62,22 @@ def test_evaluations_are_those_that_were_counted(rows):
     table = table_1(rows)
     assert list(table["gradient_evals"]) == [2250, 1250, 100]
     assert list(table["network_evals"]) == [150, 50, 0]
+
+
+def test_a_method_on_fewer_images_is_marked_and_cannot_be_the_best(rows):
+    rows[2] = Row("DPS*", "dps", rows[1].metrics.head(4).assign(mse=0.001, ssim=0.999))
+    cells = [[cell.strip() for cell in line] for line in markdown_rows(to_markdown(table_1(rows)))]
+    assert [line[7] for line in (cells[0], *cells[2:])] == ["images", "20", "20", "4"]
+    assert not any("**" in cell for cell in cells[4])
+    assert "20 test images unless the last column says fewer" in to_markdown(table_1(rows))
+    text = to_latex(table_1(rows))
+    assert {len(line) for line in latex_rows(text)} == {8}
+    assert r"\begin{tabular}{lccrrllr}" in text
+
+
+def test_a_method_without_gradient_steps_has_a_dash_as_in_the_paper(rows):
+    rows[0] = row("DDRM", "ddrm", 0.15, gradient=0, network=10)
+    assert markdown_rows(to_markdown(table_1(rows)))[2][3].strip() == "–"
 
 
 def test_requirements_are_those_of_the_method(rows):

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import ddgm
-from ddgm.config import SYNTHETIC, check_meaning, check_schema, resolve_address
+from ddgm.config import SYNTHETIC, check_meaning, check_schema, image_geometry, resolve_address
+from ddgm.engine import cached_path, is_fused
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
 from ddgm.training_settings import INCIDENTAL
@@ -42,6 +43,8 @@ if workflow.is_main_process:
         check_once([resolve_address(config, name) for name in config["volumes"]])
     except DdgmError as error:
         stop(error)
+
+GEOMETRY = image_geometry(config)
 
 # Jobs in a conda environment of their own find the library of this checkout.
 SOURCE = Path("src").absolute()
@@ -97,7 +100,11 @@ def network_of(method):
 
 def settings_of(method):
     """A method's name and settings; its label changes no result, so that it reruns nothing."""
-    return {key: value for key, value in config["methods"][method].items() if key != "label"}
+    settings = config["methods"][method].items()
+    return {key: value for key, value in settings if key not in ("label", "images")}
 
 
+# The eigenbasis belongs to the geometry and to no run: every run of a checkout shares it.
+OPERATORS = "results/operators"
+EIGENBASIS = [cached_path(GEOMETRY, OPERATORS)] if is_fused(GEOMETRY) else []
 NETWORK = config["network"]["path"] or f"{RESULTS}/network/denoiser.safetensors"

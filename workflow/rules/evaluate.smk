@@ -1,20 +1,23 @@
 rule metrics:
-    """Compare reconstructions with the truth, one row an image."""
+    """Compare the test images of every row of Table 1 with the truth, one row an image."""
     input:
-        reconstruction=f"{RESULTS}/reconstructions/{{set}}/{{method}}.npz",
-        patches=f"{RESULTS}/patches/{{set}}.npz",
+        reconstructions=expand(
+            f"{RESULTS}/reconstructions/test/{{method}}.npz", method=config["table_1"]
+        ),
+        patches=f"{RESULTS}/patches/test.npz",
         statistics=f"{RESULTS}/statistics.json",
     output:
-        f"{RESULTS}/metrics/{{set}}/{{method}}.csv",
+        f"{RESULTS}/metrics/test.csv",
     log:
-        f"{RESULTS}/logs/metrics/{{set}}/{{method}}.log",
+        f"{RESULTS}/logs/metrics.log",
     conda:
         "../../envs/ddgm.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
     params:
-        library=code_of("metrics"),
+        methods=config["table_1"],
+        library=code_of("evaluation", "metrics"),
     script:
         "../scripts/metrics.py"
 
@@ -22,7 +25,7 @@ rule metrics:
 rule table_1:
     """Table 1: accuracy and work of the methods on the test set."""
     input:
-        expand(f"{RESULTS}/metrics/test/{{method}}.csv", method=config["table_1"]),
+        f"{RESULTS}/metrics/test.csv",
     output:
         csv=f"{RESULTS}/tables/table_1.csv",
         markdown=f"{RESULTS}/tables/table_1.md",
@@ -36,7 +39,7 @@ rule table_1:
         runtime=10,
     params:
         rows=[
-            (config["methods"][name]["label"], config["methods"][name]["method"])
+            (name, config["methods"][name]["label"], config["methods"][name]["method"])
             for name in config["table_1"]
         ],
         library=code_of("tables"),
@@ -96,6 +99,6 @@ rule figure_12:
     params:
         steps=config["figure_12"]["steps"],
         step_size=config["figure_12"]["step_size"],
-        library=code_of("figures", "methods", "metrics", "projector", "reconstruction"),
+        library=code_of("evaluation", "figures", "methods", "metrics", "projector"),
     script:
         "../scripts/figure_12.py"

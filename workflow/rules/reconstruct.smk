@@ -3,6 +3,7 @@ rule reconstruct:
     input:
         sinograms=f"{RESULTS}/sinograms/{{set}}.npz",
         network=lambda wildcards: network_of(wildcards.method),
+        eigenbasis=EIGENBASIS,
     output:
         f"{RESULTS}/reconstructions/{{set}}/{{method}}.npz",
     log:
@@ -18,7 +19,19 @@ rule reconstruct:
         gpu=gpus(config["reconstruction"]["device"]),
     params:
         method=lambda wildcards: settings_of(wildcards.method),
+        images=lambda wildcards: config["methods"][wildcards.method].get("images"),
+        precision=config["reconstruction"]["precision"],
         seed=config["reconstruction"]["seed"],
-        library=code_of("denoiser", "methods", "noise", "projector", "reconstruction", "schedules"),
+        library=code_of(
+            "denoiser",
+            "eigenbasis",
+            "fused",
+            "iterative",
+            "methods",
+            "noise",
+            "projector",
+            "reconstruction",
+            "schedules",
+        ),
     script:
         "../scripts/reconstruct.py"

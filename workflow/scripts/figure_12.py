@@ -1,10 +1,11 @@
 import torch
 
 from ddgm.console import session, show_progress
+from ddgm.devices import pick_device
+from ddgm.evaluation import algebraic_curve
 from ddgm.figures import save_figure, steps_curve
 from ddgm.patches import PatchSet
 from ddgm.projector import Projector
-from ddgm.reconstruction import algebraic_curve, pick_device
 from ddgm.sinograms import SinogramSet
 from ddgm.statistics import load_statistics
 

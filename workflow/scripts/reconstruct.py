@@ -1,25 +1,30 @@
+from pathlib import Path
+
 import torch
 
 from ddgm.console import session, show_progress
 from ddgm.denoiser import load_denoiser
+from ddgm.devices import pick_device
+from ddgm.engine import make_operator
 from ddgm.methods import make_method
-from ddgm.projector import Projector
-from ddgm.reconstruction import pick_device, reconstruct
+from ddgm.reconstruction import reconstruct
 from ddgm.sinograms import SinogramSet
 
 with session(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
-    params = snakemake.params
-    settings = snakemake.config["reconstruction"]
+    params, settings = snakemake.params, snakemake.config["reconstruction"]
     device = pick_device(settings["device"])
     measured = SinogramSet.load(snakemake.input.sinograms)
+    eigenbasis = str(snakemake.input.eigenbasis)  # empty for images too large for one
     network = str(snakemake.input.network)  # empty for a method without a prior
+    half = params.precision == "bf16-mixed"
     method = dict(params.method)
     reconstruct(
         make_method(method.pop("method"), method),
-        Projector(measured.geometry, device),
-        measured.sinograms,
-        load_denoiser(network, device) if network else None,
+        make_operator(measured.geometry, device, cache=Path(eigenbasis).parent),
+        measured.sinograms[: params.images],
+        load_denoiser(network, device, half=half) if network else None,
+        noise_std=measured.noise_std,
         seed=params.seed,
         batch=settings["batch"],
         progress=show_progress(),

@@ -6,10 +6,11 @@ from ddgm.console import session
 from ddgm.tables import Row, table_1, to_latex, to_markdown
 
 with session(snakemake.log[0]):
+    metrics = pd.read_csv(snakemake.input[0])
     table = table_1(
         [
-            Row(label, method, pd.read_csv(path))
-            for (label, method), path in zip(snakemake.params.rows, snakemake.input, strict=True)
+            Row(label, method, metrics[metrics["method"] == name])
+            for name, label, method in snakemake.params.rows
         ]
     )
     table.to_csv(snakemake.output.csv, index=False)
