@@ -16,21 +16,25 @@ import zarr
 
 from ddgm.denoiser import load_denoiser
 from ddgm.patches import PatchSet
+from ddgm.projector import Projector
 from ddgm.reconstruction import Reconstruction
 from ddgm.sinograms import SinogramSet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 TINY = ("--configfile", "config/tiny.yaml")
+TINY_ROWS = ("ddgm_50", "ddrm", "dps", "proximal", "algebraic")
 
 
 def test_one_command_goes_from_a_volume_to_table_1(finished):
     results = finished.root / "results" / "tiny"
     table = pd.read_csv(results / "tables" / "table_1.csv")
-    assert list(table["method"]) == ["DDGM, N=50", "Algebraic"]
-    assert list(table["gradient_evals"]) == [18, 20]
-    assert list(table["network_evals"]) == [6, 0]
-    assert list(table["images"]) == [3, 3]
+    labels = ["DDGM, N=50", "DDRM", "DPS*", "Proximal, N=20", "Algebraic"]
+    assert list(table["method"]) == labels
+    assert list(table["gradient_evals"]) == [18, 0, 13, 0, 20]
+    assert list(table["network_evals"]) == [6, 3, 13, 4, 0]
+    assert list(table["network_gradient_evals"]) == [0, 0, 13, 0, 0]
+    assert list(table["images"]) == [3, 3, 2, 3, 3]
     assert np.isfinite(table[["mse", "mse_se", "ssim", "ssim_se"]].to_numpy()).all()
     for name in ("tables/table_1.md", "tables/table_1.tex", "network/losses.csv"):
         assert (results / name).stat().st_size > 0
@@ -44,9 +48,18 @@ def test_the_table_is_that_of_the_reconstructions(finished):
     card = load_denoiser(results / "network" / "denoiser.safetensors").card
     truth = PatchSet.load(results / "patches" / "test.npz").normalised(card.normalisation)
     table = pd.read_csv(results / "tables" / "table_1.csv")
-    for name, mse in zip(("ddgm_50", "algebraic"), table["mse"], strict=True):
+    measured = SinogramSet.load(results / "sinograms" / "test.npz")
+    operator = Projector(measured.geometry)
+    rows = pd.read_csv(results / "metrics" / "test.csv").groupby("method")
+    for name, line in zip(TINY_ROWS, table.itertuples(), strict=True):
         images = Reconstruction.load(results / "reconstructions" / "test" / f"{name}.npz").images
-        assert mse == pytest.approx(float((images - truth).square().mean()), rel=1e-5)
+        error = (images - truth[: len(images)]).square().mean(dim=(1, 2))
+        assert line.mse == pytest.approx(float(error.mean()), rel=1e-5)
+        residual = operator.forward(images) - measured.sinograms[: len(images)]
+        assert line.data_error == pytest.approx(float(residual.square().mean()), rel=1e-4)
+        assert list(rows.get_group(name)["image"]) == list(range(len(images)))
+        assert rows.get_group(name)["mse"].to_numpy() == pytest.approx(error.numpy(), rel=1e-5)
+        assert (rows.get_group(name)["seconds"] > 0).all()
 
 
 def test_the_network_file_describes_the_training_volume(finished):
@@ -78,6 +91,14 @@ def test_afterwards_nothing_is_to_be_done(finished):
     status, output = finished.snakemake("-n", "all", *TINY)
     assert status == 0, output
     assert "Nothing to be done" in output
+
+
+def test_another_run_of_the_same_geometry_shares_the_eigenbasis(finished):
+    (finished.root / "config" / "other.yaml").write_text("run: other\n")
+    status, output = finished.snakemake("-n", "table_1", *TINY, "config/other.yaml")
+    assert status == 0, output
+    assert re.search(r"^reconstruct +5$", output, re.MULTILINE)
+    assert not re.search(r"^eigenbasis ", output, re.MULTILINE)
 
 
 def test_the_same_config_and_seed_give_the_same_table(finished, tmp_path):
@@ -210,8 +231,8 @@ def test_the_papers_workflow_is_planned_without_a_connection(checkout):
 
 
 def test_every_rule_says_what_a_cluster_and_a_reader_need(checkout):
-    costly = {"download", "statistics", "train", "reconstruct", "figure_12"}
-    on_gpus = {"train", "reconstruct", "figure_12"}
+    costly = {"download", "statistics", "train", "eigenbasis", "reconstruct", "figure_12"}
+    on_gpus = {"train", "eigenbasis", "reconstruct", "figure_12"}
     for path in (checkout.root / "workflow" / "rules").glob("*.smk"):
         for text in re.split(r"^\s*rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             name = text.split(":")[0]
@@ -240,8 +261,8 @@ def test_a_change_of_the_librarys_code_reruns_what_it_made_and_a_comment_nothing
     method.write_text(text.replace("x = problem.zeros()", "x = problem.zeros() + 1"))
     status, output = own.snakemake("-n", "table_1", *TINY, **environment)
     assert status == 0, output
-    assert re.search(r"^reconstruct +2$", output, re.MULTILINE)
-    assert not re.search(r"^(train|sinograms|patches) ", output, re.MULTILINE)
+    assert re.search(r"^reconstruct +5$", output, re.MULTILINE)
+    assert not re.search(r"^(train|sinograms|patches|eigenbasis) ", output, re.MULTILINE)
 
 
 @pytest.mark.slow
