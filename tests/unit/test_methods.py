@@ -11,6 +11,7 @@ import torch
 
 from ddgm.denoiser import Architecture, UNet
 from ddgm.eigenbasis import Eigenbasis, decompose
+from ddgm.engine import make_operator
 from ddgm.errors import DdgmError
 from ddgm.fused import FusedOperator
 from ddgm.geometry import TiltGeometry
@@ -548,3 +549,20 @@ def test_the_workflow_can_ask_about_methods_without_loading_torch():
     )
     assert done.stderr.strip() == ""
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device")
+@pytest.mark.parametrize("name", SMALL)
+def test_a_gpu_gives_the_images_of_the_cpu(tmp_path, name):
+    geometry = TiltGeometry.limited_angle((16, 16), views=12)
+    found = []
+    for device in ("cpu", "cuda"):
+        operator = make_operator(geometry, device, cache=tmp_path)
+        data = 5 * normal(3, *operator.data_shape, seed=9).to(device)
+        noise = ImageNoise(4, range(3), (16, 16), device)
+        with torch.no_grad():
+            problem = Problem(operator, data, torch.tanh, noise, 1.0)
+            found.append(make_method(name, SMALL[name]).solve(problem))
+    assert found[1].device.type == "cuda"
+    torch.testing.assert_close(found[1].cpu(), found[0], rtol=1e-3, atol=1e-3)
