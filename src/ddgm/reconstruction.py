@@ -112,12 +112,18 @@ def reconstruct(
         check_noise_levels(method, denoiser.card.sigma_min, denoiser.card.sigma_max)
     images, errors, seconds = [], [], []
     evaluations = Evaluations()
-    with torch.no_grad(), tqdm(total=len(data), unit="image", disable=not progress) as bar:
+
+    def watch(spent: Evaluations) -> None:
+        bar.set_postfix_str(f"{spent.network} network evaluations", refresh=False)
+        bar.update(0)
+
+    shown = tqdm(total=len(data), unit="image", miniters=0, mininterval=1.0, disable=not progress)
+    with torch.no_grad(), shown as bar:
         for first in range(0, len(data), batch):
             part = data[first : first + batch].to(operator.device)
             identities = range(first, first + len(part))
             noise = ImageNoise(seed, identities, operator.image_shape, operator.device)
-            problem = Problem(operator, part, denoiser, noise, noise_std)
+            problem = Problem(operator, part, denoiser, noise, noise_std, watch)
             started = time.perf_counter()
             solution = method.solve(problem)
             images.append(solution.cpu())  # waits for a GPU, so that the time is the work's

@@ -199,3 +199,12 @@ def test_a_gpu_is_picked_only_where_there_is_one():
         assert pick_device("auto").type == "cpu"
         with pytest.raises(DdgmError, match="GPU"):
             pick_device("cuda")
+
+
+def test_progress_shows_images_and_evaluations(projector, data, denoiser, ddgm, capsys):
+    reconstruct(ddgm, projector, data, denoiser, batch=2, progress=True)
+    shown = capsys.readouterr().err
+    assert "5/5" in shown
+    assert "4 network evaluations" in shown
+    reconstruct(ddgm, projector, data, denoiser)
+    assert capsys.readouterr().err == ""

@@ -56,6 +56,8 @@ class Problem:
         Source of each image's noise; methods without randomness need none.
     noise_std : float, optional
         Standard deviation σ_y of the measurement's noise; some methods need it.
+    watch : callable, optional
+        Called with the work so far after each evaluation of the network, to show progress.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Problem:
         denoiser: NoisePredictor | None = None,
         noise: ImageNoise | None = None,
         noise_std: float | None = None,
+        watch: Callable[[Evaluations], None] | None = None,
     ) -> None:
         if tuple(data.shape[1:]) != operator.data_shape:
             raise DdgmError(
@@ -79,6 +82,7 @@ class Problem:
         self._denoiser = denoiser
         self._noise = noise
         self._noise_std = noise_std
+        self._watch = watch
         self._right_side: Tensor | None = None
 
     @property
@@ -120,8 +124,7 @@ class Problem:
 
     def predict_noise(self, image: Tensor) -> Tensor:
         """Return ε_θ(x)."""
-        self.evaluations.network += 1
-        return self._network(image)
+        return self._evaluate(image)
 
     def predict_noise_with_pullback(
         self, image: Tensor
@@ -129,11 +132,9 @@ class Problem:
         """Return ε_θ(x), and the function v ↦ (∂ε_θ/∂x)ᵀ v, which may be called once."""
         import torch
 
-        network = self._network
         with torch.enable_grad():
             variable = image.detach().requires_grad_()
-            noise = network(variable)
-        self.evaluations.network += 1
+            noise = self._evaluate(variable)
 
         def pullback(vector: Tensor) -> Tensor:
             self.evaluations.network_gradient += 1
@@ -147,11 +148,14 @@ class Problem:
             raise DdgmError("this method is random; it needs a source of noise")
         return self._noise.draw()
 
-    @property
-    def _network(self) -> NoisePredictor:
+    def _evaluate(self, image: Tensor) -> Tensor:
         if self._denoiser is None:
             raise DdgmError("this method needs a denoising network; none was given")
-        return self._denoiser
+        noise = self._denoiser(image)
+        self.evaluations.network += 1
+        if self._watch is not None:
+            self._watch(self.evaluations)
+        return noise
 
 
 class Method(Protocol):
