@@ -309,6 +309,10 @@ def _check_methods(config: Mapping[str, Any]) -> None:
         if not (method.needs_svd and is_fused(geometry)):
             _renamed(key, partial(method.check, operator))
         _renamed(key, partial(check_noise_levels, method, *levels))
+        if method.needs_noise_std and not config["measurement"]["noise_std"] > 0:
+            raise DdgmError(
+                f"config: {key} needs noise: measurement.noise_std must be positive, or the row go"
+            )
 
 
 def image_geometry(config: Mapping[str, Any]) -> TiltGeometry:

@@ -5,15 +5,16 @@ Loads without PyTorch, so that the workflow can ask which operators have an eige
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import filelock
-import numpy as np
 import platformdirs
 
 from ddgm.errors import DdgmError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ddgm.eigenbasis import Eigenbasis
     from ddgm.iterative import IterativeOperator
 
+CACHE_VERSION = 1  # to be raised when the projector or the file changes: old files are not read
 LARGEST_BLOCK = 5000  # pixels; 200 MB of float64 and a quarter of a minute on two cores
 
 
@@ -64,17 +66,10 @@ def make_operator(
     return FusedOperator(projector, basis)
 
 
-def has_flip_symmetry(geometry: TiltGeometry) -> bool:
-    """Tell whether the tilts are symmetric, so that AᵀA commutes with both flips of the image."""
-    angles = np.sort(np.asarray(geometry.angles))
-    symmetric = np.allclose(angles, -angles[::-1], rtol=0.0, atol=1e-9)
-    return min(geometry.image_shape) > 1 and bool(symmetric)
-
-
 def largest_block(geometry: TiltGeometry) -> int:
     """Return the size of the largest matrix to decompose, in pixels."""
     rows, columns = geometry.image_shape
-    if has_flip_symmetry(geometry):
+    if geometry.flip_symmetric:
         return math.ceil(rows / 2) * math.ceil(columns / 2)
     return rows * columns
 
@@ -93,7 +88,7 @@ def cached_path(geometry: TiltGeometry, cache: Path | str | None = None) -> Path
     """Return the file that holds a geometry's eigenbasis, whether or not it exists."""
     # Angles may be integers, or numbers of NumPy's that JSON does not know.
     plain = TiltGeometry.from_dict(geometry.as_dict())
-    key = json.dumps(plain.as_dict(), sort_keys=True)
+    key = json.dumps([CACHE_VERSION, plain.as_dict()], sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Path(cache or default_cache()) / f"eigenbasis-{digest}.safetensors"
 
@@ -119,33 +114,66 @@ def cached_eigenbasis(
         Where to compute it and where to put it.
     progress : bool
         Show progress of the computation.
+
+    Returns
+    -------
+    Eigenbasis
+        On `device`.
+
+    Raises
+    ------
+    DdgmError
+        If it has to be computed and cannot be written.
     """
-    from ddgm.eigenbasis import Eigenbasis, decompose
+    from ddgm.eigenbasis import decompose
     from ddgm.projector import system_matrix
 
     path = cached_path(geometry, cache)
+    # A complete file is read without the lock: the folder may be read-only, and readers many.
+    basis = _load(path, device)
+    if basis is not None:
+        return basis
+    with _locked(path):
+        basis = _load(path, device)
+        if basis is not None:
+            return basis
+        # What a process that was killed while saving left behind; no other one saves now.
+        for rest in path.parent.glob(f"{path.name}.*.partial"):
+            rest.unlink()
+        basis = decompose(
+            system_matrix(geometry),
+            geometry.image_shape,
+            symmetric=geometry.flip_symmetric,
+            device=device,
+            progress=progress,
+        )
+        basis.save(path)
+    return basis.to(device)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a cached file, in a folder that is made if need be."""
+    lock = filelock.FileLock(path.with_suffix(".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
-            if path.exists():
-                try:
-                    return Eigenbasis.load(path, device)
-                except DdgmError:
-                    path.unlink()
-            # What a process that was killed while saving left behind; no other one saves now.
-            for rest in path.parent.glob(f"{path.name}.*.partial"):
-                rest.unlink()
-            basis = decompose(
-                system_matrix(geometry),
-                geometry.image_shape,
-                symmetric=has_flip_symmetry(geometry),
-                device=device,
-                progress=progress,
-            )
-            basis.save(path)
+        lock.acquire()
     except OSError as error:
         raise DdgmError(
             f"eigenbasis: {path.parent} cannot be written ({error.strerror}); set DDGM_CACHE_DIR "
             "to a folder with 300 MB to spare"
         ) from error
-    return basis.to(device)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _load(path: Path, device: torch.device | str) -> Eigenbasis | None:
+    """Read a cached basis; None if there is none that can be read."""
+    from ddgm.eigenbasis import Eigenbasis
+
+    try:
+        return Eigenbasis.load(path, device)
+    except DdgmError:
+        return None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddgm.eigenbasis import Eigenbasis
 from ddgm.errors import DdgmError
-from ddgm.iterative import IterativeOperator
+from ddgm.iterative import IterativeOperator, check_weight
 
 
 class FusedOperator(IterativeOperator):
@@ -86,7 +86,18 @@ class FusedOperator(IterativeOperator):
         return self._eigenbasis.synthesise(coefficients)
 
     def proximal(self, image: Tensor, right_side: Tensor, weight: float) -> tuple[Tensor, int]:
-        """Solve (AᵀA + weight) x = Aᵀy + weight · image exactly; it takes no gradient."""
+        """Solve (AᵀA + weight) x = Aᵀy + weight · image exactly; it takes no gradient.
+
+        Parameters
+        ----------
+        image : Tensor
+            (batch, rows, columns) float32, the image to stay close to.
+        right_side : Tensor
+            (batch, pixels), what `right_side` returned for the data.
+        weight : float
+            Weight of ½‖x − image‖² against ½‖Ax − y‖², > 0.
+        """
+        check_weight(weight)
         shrink = (1.0 / (self._eigenbasis.eigenvalues + weight)).float()
         coefficients = shrink * (right_side + weight * self._eigenbasis.analyse(image))
         return self._eigenbasis.synthesise(coefficients), 0

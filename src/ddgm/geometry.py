@@ -87,6 +87,13 @@ class TiltGeometry:
         """Views and detector bins of the sinogram."""
         return self.views, self.detector
 
+    @property
+    def flip_symmetric(self) -> bool:
+        """Whether the tilts are symmetric, so that AᵀA commutes with both flips of the image."""
+        angles = np.sort(np.asarray(self.angles))
+        symmetric = np.allclose(angles, -angles[::-1], rtol=0.0, atol=1e-9)
+        return min(self.image_shape) > 1 and bool(symmetric)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values that JSON and `from_dict` understand."""
         return {

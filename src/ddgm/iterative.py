@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ddgm.errors import DdgmError
+from ddgm.errors import DdgmError, SettingError
 from ddgm.operator import LinearOperator
 
 if TYPE_CHECKING:
@@ -104,8 +104,14 @@ class IterativeOperator(ABC):
         solution : Tensor
             (batch, rows, columns) float32.
         gradients : int
-            Products with AᵀA it took.
+            Products with AᵀA it took, for the image of the batch that took most.
+
+        Raises
+        ------
+        SettingError
+            If the weight is not positive.
         """
+        check_weight(weight)
         solution = image
         residual = right_side - self._normal(image)
         direction = residual
@@ -191,9 +197,19 @@ def largest_singular_value(
     operator : LinearOperator
         The operator.
     tolerance : float
-        Relative change of σ_max at which to stop.
+        Relative change of σ_max² at which to stop.
     max_iterations : int
         Most iterations to spend.
+
+    Returns
+    -------
+    float
+        σ_max; approached from below.
+
+    Raises
+    ------
+    DdgmError
+        If the operator maps every image to zero.
     """
     noise = torch.randn(operator.image_shape, generator=torch.Generator().manual_seed(0))
     vector = (1.0 + 0.1 * noise).to(operator.device)
@@ -209,6 +225,12 @@ def largest_singular_value(
             break
         previous = eigenvalue
     return math.sqrt(eigenvalue)
+
+
+def check_weight(weight: float) -> None:
+    """Refuse a weight without which the proximal step has no unique answer."""
+    if not 0 < weight < math.inf:
+        raise SettingError("weight", weight, "of a proximal step must be positive and finite")
 
 
 def check_shape(values: Tensor, expected: tuple[int, int], what: str) -> None:

@@ -32,7 +32,7 @@ class Reconstruction:
     seconds : Tensor
         (count,) float32: wall time an image, that of its batch divided by the batch's size.
     evaluations : Evaluations
-        Work spent on each image.
+        Work spent on an image, that on which most was spent.
     """
 
     images: Tensor
@@ -105,6 +105,8 @@ def reconstruct(
     DdgmError
         If the settings do not suit operator or network, or the method diverges.
     """
+    if not len(data):
+        raise DdgmError("reconstruct: there are no data")
     method.check(operator)
     if method.needs_network:
         if denoiser is None:
@@ -129,7 +131,7 @@ def reconstruct(
             images.append(solution.cpu())  # waits for a GPU, so that the time is the work's
             seconds.append(torch.full((len(part),), (time.perf_counter() - started) / len(part)))
             errors.append(data_error(operator, solution, part).cpu())
-            evaluations = problem.evaluations
+            evaluations = evaluations.most(problem.evaluations)
             bar.update(len(part))
     return Reconstruction(torch.cat(images), torch.cat(errors), torch.cat(seconds), evaluations)
 

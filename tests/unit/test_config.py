@@ -256,6 +256,8 @@ def test_a_name_of_a_method_that_cannot_be_a_file_is_refused(config):
             {"volumes.eval.synthetic.seed": 11},
             ["volumes.train.box", "volumes.eval.box", "overlap", "(48, 40, 30)"],
         ),
+        ({"measurement.noise_std": 0}, ["methods.ddrm", "measurement.noise_std", "positive"]),
+        ({"run": "operators"}, ["run = 'operators'"]),
         ({"methods.dps.images": 99}, ["methods.dps.images = 99", "patches.test"]),
         (
             {"comparison.images": 8, "methods.dps.images": 4},

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import textwrap
 
+import filelock
 import numpy as np
 import platformdirs
 import pytest
@@ -15,7 +16,6 @@ from ddgm.engine import (
     cached_eigenbasis,
     cached_path,
     default_cache,
-    has_flip_symmetry,
     largest_block,
     make_operator,
 )
@@ -70,13 +70,13 @@ class TestSymmetry:
     @pytest.mark.parametrize("name", SYMMETRIC_TILTS)
     def test_with_symmetric_tilts_the_normal_matrix_commutes_with_flips(self, name):
         geometry = SYMMETRIC_TILTS[name]
-        assert has_flip_symmetry(geometry)
+        assert geometry.flip_symmetric
         assert max(self.broken_by_flips(geometry)) < 1e-4
 
     @pytest.mark.parametrize("name", ASYMMETRIC_TILTS)
     def test_with_asymmetric_tilts_it_does_not(self, name):
         geometry = ASYMMETRIC_TILTS[name]
-        assert not has_flip_symmetry(geometry)
+        assert not geometry.flip_symmetric
         assert min(self.broken_by_flips(geometry)) > 1e-3
 
     @staticmethod
@@ -91,12 +91,12 @@ class TestSymmetry:
 
     def test_tilts_that_are_symmetric_but_for_rounding_are_symmetric(self):
         third = 100 / 3
-        assert has_flip_symmetry(TiltGeometry(8, 8, (-third, third * (1 + 1e-15)), 8))
+        assert TiltGeometry(8, 8, (-third, third * (1 + 1e-15)), 8).flip_symmetric
 
     @pytest.mark.parametrize("shape", [(1, 9), (9, 1), (1, 1)])
     def test_an_image_of_one_row_or_column_is_not_folded(self, shape, tmp_path):
         geometry = TiltGeometry.limited_angle(shape, views=5, detector=9)
-        assert not has_flip_symmetry(geometry)
+        assert not geometry.flip_symmetric
         basis = make_operator(geometry, cache=tmp_path).eigenbasis
         assert len(basis.vectors) == 1
 
@@ -108,7 +108,7 @@ class TestSymmetry:
             basis = eigenbasis.decompose(
                 system_matrix(geometry),
                 geometry.image_shape,
-                symmetric=has_flip_symmetry(geometry),
+                symmetric=geometry.flip_symmetric,
             )
             assert max(len(v) for v in basis.vectors) == largest_block(geometry)
 
@@ -248,7 +248,7 @@ class TestCache:
 PREAMBLE = """
 import os, signal, sys, time
 from pathlib import Path
-import astra, filelock, safetensors.torch, torch
+import astra, filelock, torch
 torch.set_num_threads(1)  # threads do not survive a fork
 from ddgm import eigenbasis
 from ddgm.engine import cached_eigenbasis, cached_path
@@ -256,7 +256,7 @@ from ddgm.geometry import TiltGeometry
 
 folder = Path(sys.argv[1])
 geometry = TiltGeometry.limited_angle((9, 12), views=8, detector=14)
-decompose, save_file = eigenbasis.decompose, safetensors.torch.save_file
+decompose = eigenbasis.decompose
 
 def wait_for(condition):
     for _ in range(6000):
@@ -301,8 +301,7 @@ def stuck(*args, **kwargs):
     (folder / "computing" / "stuck").touch()
     time.sleep(60)
 
-def stuck_halfway(tensors, path, metadata):
-    save_file(tensors, path, metadata=metadata)
+def stuck_halfway(path, target):
     os.truncate(path, os.path.getsize(path) // 2)
     (folder / "writing" / "stuck").touch()
     time.sleep(60)
@@ -311,7 +310,7 @@ def work(when):
     if when == "computing":
         eigenbasis.decompose = stuck
     else:
-        safetensors.torch.save_file = stuck_halfway
+        os.replace = stuck_halfway
     cached_eigenbasis(geometry, folder / when)
 
 for when in ("computing", "writing"):
@@ -351,3 +350,21 @@ class TestProcesses:
             # The lock of the dead process holds nobody up either.
             assert same(cached_eigenbasis(SYMMETRIC, tmp_path / when), expected)
             assert same(Eigenbasis.load(path), expected)
+            assert not list(path.parent.glob("*.partial"))
+
+
+def test_a_complete_file_is_read_while_another_process_holds_the_lock(tmp_path):
+    expected = cached_eigenbasis(SYMMETRIC, tmp_path)
+    with filelock.FileLock(cached_path(SYMMETRIC, tmp_path).with_suffix(".lock")):
+        assert same(cached_eigenbasis(SYMMETRIC, tmp_path), expected)
+
+
+def test_at_a_useful_size_fused_steps_are_a_hundred_looped_ones(tmp_path):
+    geometry = TiltGeometry.limited_angle((64, 64))
+    fused, looped = make_operator(geometry, cache=tmp_path), Projector(geometry)
+    torch.manual_seed(0)
+    start, data = torch.randn(2, 64, 64), 45 * torch.randn(2, *geometry.sinogram_shape)
+    step_size = 0.7 * looped.max_step_size
+    found = fused.descend(start, fused.right_side(data), step_size, 100)
+    expected = looped.descend(start, looped.right_side(data), step_size, 100)
+    assert (found - expected).norm() < 1e-4 * expected.norm()

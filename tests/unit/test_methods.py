@@ -294,7 +294,8 @@ class TestProximal:
     @pytest.mark.parametrize("noise_std", [None, 0.0, -1.0])
     def test_it_is_refused_without_the_noise_of_the_data(self, fused, noise_std):
         known = small_problem(fused)
-        problem = Problem(fused, known.data, torch.tanh, None, noise_std)
+        noise = ImageNoise(0, range(3), (16, 16))
+        problem = Problem(fused, known.data, torch.tanh, noise, noise_std)
         with pytest.raises(DdgmError, match="noise_std") as caught:
             Proximal().solve(problem)
         assert "\n" not in str(caught.value)
@@ -551,6 +552,11 @@ def test_the_workflow_can_ask_about_methods_without_loading_torch():
     assert done.stdout.strip() == ""
 
 
+def test_an_image_is_said_to_take_what_that_with_most_work_took():
+    first, second = Evaluations(gradient=5, network=2), Evaluations(gradient=3, network=4)
+    assert first.most(second) == Evaluations(gradient=5, network=4)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device")
 @pytest.mark.parametrize("name", SMALL)
@@ -558,7 +564,7 @@ def test_a_gpu_gives_the_images_of_the_cpu(tmp_path, name):
     geometry = TiltGeometry.limited_angle((16, 16), views=12)
     found = []
     for device in ("cpu", "cuda"):
-        operator = make_operator(geometry, device, cache=tmp_path)
+        operator = make_operator(geometry, device, cache=tmp_path / device)
         data = 5 * normal(3, *operator.data_shape, seed=9).to(device)
         noise = ImageNoise(4, range(3), (16, 16), device)
         with torch.no_grad():

@@ -99,6 +99,14 @@ rule figure_12:
     params:
         steps=config["figure_12"]["steps"],
         step_size=config["figure_12"]["step_size"],
-        library=code_of("evaluation", "figures", "methods", "metrics", "projector"),
+        library=code_of(
+            "evaluation",
+            "figures",
+            "iterative",
+            "methods",
+            "metrics",
+            "projector",
+            "reconstruction",
+        ),
     script:
         "../scripts/figure_12.py"

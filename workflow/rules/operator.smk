@@ -12,11 +12,11 @@ if EIGENBASIS:
             "../../envs/ddgm.yaml"
         threads: 16
         resources:
-            mem_mb=4000,
+            mem_mb=8000,
             runtime=60,
             gpu=gpus(config["reconstruction"]["device"]),
         params:
             geometry=GEOMETRY.as_dict(),
-            library=code_of("eigenbasis", "engine", "projector"),
+            library=code_of("eigenbasis", "geometry", "projector"),
         script:
             "../scripts/eigenbasis.py"

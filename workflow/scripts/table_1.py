@@ -6,7 +6,10 @@ from ddgm.console import session
 from ddgm.tables import Row, table_1, to_latex, to_markdown
 
 with session(snakemake.log[0]):
-    metrics = pd.read_csv(snakemake.input[0])
+    # A method may be called 50 or NA.
+    metrics = pd.read_csv(
+        snakemake.input[0], dtype={"method": str}, keep_default_na=False, na_values=[""]
+    )
     table = table_1(
         [
             Row(label, method, metrics[metrics["method"] == name])

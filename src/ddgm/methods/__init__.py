@@ -100,10 +100,8 @@ def check_noise_levels(method: Method, low: float, high: float) -> None:
     SettingError
         If the method's first or last noise level lies outside.
     """
-    if not method.needs_network:
-        return
-    levels = method.schedule()  # type: ignore[attr-defined]
-    for name, sigma in (("sigma_1", levels[0]), ("sigma_N", levels[-1])):
+    levels = method.schedule()
+    for name, sigma in zip(("sigma_1", "sigma_N"), (*levels[:1], *levels[-1:]), strict=False):
         # A level that was solved for may miss the limit by rounding.
         if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
             raise SettingError(

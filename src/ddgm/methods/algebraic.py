@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +13,9 @@ from ddgm.operator import LinearOperator, check_step_size
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+FINITE = sys.float_info.max  # the only limit: without a network, data may have any unit
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,15 @@ class Algebraic:
     needs_svd: ClassVar[bool] = False
     needs_network: ClassVar[bool] = False
     needs_network_gradient: ClassVar[bool] = False
+    needs_noise_std: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.K < 1:
             raise SettingError("K", self.K, "must be at least 1")
+
+    def schedule(self) -> tuple[float, ...]:
+        """No noise levels: there is no network."""
+        return ()
 
     def check(self, operator: LinearOperator) -> None:
         """Refuse a step size at which the descent diverges."""
@@ -49,11 +58,11 @@ class Algebraic:
         x = problem.zeros()
         for k in range(1, self.K + 1):
             x = problem.descend(x, self.step_size, 1)
-            check_image(x, f"algebraic, step {k}")
+            check_image(x, f"algebraic, step {k}", FINITE)
             yield x
 
     def solve(self, problem: Problem) -> Tensor:
         """Run the descent."""
         x = problem.descend(problem.zeros(), self.step_size, self.K)
-        check_image(x, f"algebraic, within {self.K} steps")
+        check_image(x, f"algebraic, within {self.K} steps", FINITE)
         return x

@@ -39,6 +39,7 @@ class DDGM:
     needs_svd: ClassVar[bool] = False
     needs_network: ClassVar[bool] = True
     needs_network_gradient: ClassVar[bool] = False
+    needs_noise_std: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.K < 1:

@@ -45,6 +45,7 @@ class DDRM:
     needs_svd: ClassVar[bool] = True
     needs_network: ClassVar[bool] = True
     needs_network_gradient: ClassVar[bool] = False
+    needs_noise_std: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("eta", "eta_b"):
@@ -61,8 +62,9 @@ class DDRM:
         if operator.eigenbasis is None:
             rows, columns = operator.image_shape
             raise DdgmError(
-                f"ddrm needs the SVD of the operator, which has none for {rows} × {columns} "
-                "pixels; use ddgm or proximal"
+                f"ddrm needs the SVD of the operator, and this one for {rows} × {columns} pixels "
+                "has none: take the operator from ddgm.engine.make_operator, or, where images are "
+                "too large for that, ddgm or proximal"
             )
 
     def solve(self, problem: Problem) -> Tensor:
@@ -78,18 +80,12 @@ class DDRM:
         y_noise = (problem.noise_std / s.clamp_min(1e-300)).masked_fill(~measured, math.inf)
         y_noise = y_noise.float()
 
-        levels = (*self.schedule(), 0.0)
-        sigma = levels[0]
-        spread = (sigma**2 - y_noise.square()).clamp_min(0.0).sqrt()
-        start = (y_noise <= sigma) * y_bar
-        x_bar = start + spread.where(y_noise <= sigma, sigma) * self._draw(problem)
+        levels = self.schedule()
+        trusted = y_noise <= levels[0]
+        spread = (levels[0] ** 2 - y_noise.square()).clamp_min(0.0).sqrt()
+        x_bar = trusted * y_bar + spread.where(trusted, levels[0]) * self._draw(problem)
         for n, (sigma, lower) in enumerate(itertools.pairwise(levels), start=1):
-            x = basis.synthesise(x_bar)
-            denoised = x - sigma * problem.predict_noise(x)
-            check_image(denoised, f"ddrm, iteration {n} of {self.N} at noise level {sigma:.3g}")
-            if lower == 0.0:
-                return denoised
-            x_theta = basis.analyse(denoised)
+            x_theta = basis.analyse(self._denoise(problem, basis.synthesise(x_bar), sigma, n))
             kept = math.sqrt(1 - self.eta**2) * lower
             blind = x_theta + kept * (x_bar - x_theta) / sigma
             worse = x_theta + kept * (y_bar - x_theta) / y_noise
@@ -98,7 +94,13 @@ class DDRM:
             remaining = (lower**2 - (self.eta_b * y_noise).square()).clamp_min(0.0).sqrt()
             std = remaining.where(lower >= y_noise, self.eta * lower)
             x_bar = mean + std * self._draw(problem)
-        raise AssertionError("unreachable: the last level is 0")
+        # The level after the last is 0, where all that is left is the denoised image.
+        return self._denoise(problem, basis.synthesise(x_bar), levels[-1], self.N)
+
+    def _denoise(self, problem: Problem, x: Tensor, sigma: float, n: int) -> Tensor:
+        denoised = x - sigma * problem.predict_noise(x)
+        check_image(denoised, f"ddrm, iteration {n} of {self.N} at noise level {sigma:.3g}")
+        return denoised
 
     @staticmethod
     def _draw(problem: Problem) -> Tensor:

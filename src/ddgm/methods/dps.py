@@ -46,6 +46,7 @@ class DPS:
     needs_svd: ClassVar[bool] = False
     needs_network: ClassVar[bool] = True
     needs_network_gradient: ClassVar[bool] = True
+    needs_noise_std: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not self.zeta >= 0:

@@ -40,6 +40,7 @@ class Generation:
     needs_svd: ClassVar[bool] = False
     needs_network: ClassVar[bool] = True
     needs_network_gradient: ClassVar[bool] = False
+    needs_noise_std: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.schedule()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from ddgm.errors import DdgmError
+from ddgm.errors import DdgmError, SettingError
 from ddgm.operator import LinearOperator
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class Evaluations:
     adjoint: int = 0
     network: int = 0
     network_gradient: int = 0
+
+    def most(self, other: Evaluations) -> Evaluations:
+        """Return the larger of each of two counts."""
+        counts = zip(astuple(self), astuple(other), strict=True)
+        return Evaluations(*(max(pair) for pair in counts))
 
 
 class Problem:
@@ -87,9 +93,13 @@ class Problem:
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation σ_y of the measurement's noise."""
+        """Standard deviation σ_y of the measurement's noise, > 0."""
         if self._noise_std is None:
-            raise DdgmError("this method needs noise_std, the standard deviation of the data")
+            raise DdgmError("this method needs noise_std, that of the noise of the data")
+        if not 0 < self._noise_std < math.inf:
+            raise SettingError(
+                "noise_std", self._noise_std, "must be positive and finite for this method"
+            )
         return self._noise_std
 
     @property
@@ -167,6 +177,10 @@ class Method(Protocol):
     needs_svd: ClassVar[bool]
     needs_network: ClassVar[bool]
     needs_network_gradient: ClassVar[bool]
+    needs_noise_std: ClassVar[bool]
+
+    def schedule(self) -> tuple[float, ...]:
+        """Return the noise levels, the first one first; none for a method without a network."""
 
     def check(self, operator: LinearOperator) -> None:
         """Raise `DdgmError` if the settings do not suit the operator."""
@@ -178,7 +192,7 @@ class Method(Protocol):
 LARGEST_VALUE = 1e4  # standard deviations of the images; the highest noise level is 30
 
 
-def check_image(image: Tensor, what: str) -> None:
+def check_image(image: Tensor, what: str, limit: float = LARGEST_VALUE) -> None:
     """Stop at the iteration at which a method diverges.
 
     Parameters
@@ -187,6 +201,8 @@ def check_image(image: Tensor, what: str) -> None:
         Images in network units.
     what : str
         Method, iteration and noise level; the message begins with it.
+    limit : float
+        Largest absolute value allowed.
 
     Raises
     ------
@@ -194,8 +210,8 @@ def check_image(image: Tensor, what: str) -> None:
         If a value is not finite or out of all proportion.
     """
     peak = float(image.abs().amax())
-    if not peak <= LARGEST_VALUE:
+    if not peak <= limit:
         raise DdgmError(
-            f"{what}: values reach {peak:.3g} standard deviations; the method diverges (check the "
-            "step size, the units of the data and the network)"
+            f"{what}: values reach {peak:.3g}; the method diverges (check the step size, the units "
+            "of the data and the network)"
         )

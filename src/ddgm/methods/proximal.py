@@ -26,7 +26,7 @@ class Proximal:
 
     Algorithm 1 adds fresh noise σ_n ε before each denoising. Here η = 0 adds none: the iteration
     then goes to one image instead of drawing one of many, as plug-and-play half-quadratic splitting
-    does (Zhang et al. 2021), and its squared error is lower (docs/reproduction.md). With η > 0 the
+    does (Zhang et al. 2021), and its squared error is lower (docs/proximal.md). With η > 0 the
     noise goes around the data step, x ← prox(d − η σ ε) + η σ ε, with σ the next level: it reaches
     only what the data decide, so that the data step takes it away again.
 
@@ -51,6 +51,7 @@ class Proximal:
     needs_svd: ClassVar[bool] = False
     needs_network: ClassVar[bool] = True
     needs_network_gradient: ClassVar[bool] = False
+    needs_noise_std: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.c > 0:
@@ -68,13 +69,14 @@ class Proximal:
 
     def solve(self, problem: Problem) -> Tensor:
         """Run the iteration."""
-        if not problem.noise_std > 0:
-            raise SettingError("noise_std", problem.noise_std, "must be positive for proximal")
         levels = self.schedule()
         x = levels[0] * problem.draw_noise()
         for n, (sigma, lower) in enumerate(zip(levels, (*levels[1:], 0.0), strict=True), start=1):
+            where = f"proximal, iteration {n} of {self.N} at noise level {sigma:.3g}"
             d = x - sigma * problem.predict_noise(x)
-            check_image(d, f"proximal, iteration {n} of {self.N} at noise level {sigma:.3g}")
-            fresh = self.eta * lower * problem.draw_noise() if self.eta * lower else 0.0
+            check_image(d, where)  # the data step could hide that it explodes
+            std = self.eta * lower
+            fresh = std * problem.draw_noise() if std else problem.zeros()
             x = problem.proximal(d - fresh, self.c * (problem.noise_std / sigma) ** 2) + fresh
+            check_image(x, where)
         return x
