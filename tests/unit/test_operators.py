@@ -38,6 +38,7 @@ ITERATIVE = {
     "matrix": random_matrix,
     "projector": lambda: Projector(TiltGeometry.limited_angle((12, 12), views=9)),
     "odd_asymmetric": lambda: Projector(ASYMMETRIC),
+    "narrow_detector": lambda: Projector(TiltGeometry.limited_angle((12, 12), views=8, detector=5)),
 }
 FUSED = {
     "fused_matrix": fused_matrix,
