@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddgm.errors import DdgmError
-from ddgm.iterative import check_shape
+from ddgm.operator import check_shape
 
 FORMAT = "ddgm-eigenbasis/1"
 

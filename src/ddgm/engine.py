@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from ddgm.eigenbasis import Eigenbasis
-    from ddgm.iterative import IterativeOperator
+    from ddgm.operator import LinearOperator
 
 CACHE_VERSION = 1  # to be raised when the projector or the file changes: old files are not read
 LARGEST_BLOCK = 5000  # pixels; 200 MB of float64 and a quarter of a minute on two cores
@@ -36,7 +36,7 @@ def make_operator(
     *,
     cache: Path | str | None = None,
     progress: bool = False,
-) -> IterativeOperator:
+) -> LinearOperator:
     """Return the fastest operator of a geometry.
 
     Parameters

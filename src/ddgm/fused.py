@@ -9,21 +9,21 @@ from torch import Tensor
 
 from ddgm.eigenbasis import Eigenbasis
 from ddgm.errors import DdgmError
-from ddgm.iterative import IterativeOperator, check_weight
+from ddgm.operator import LinearOperator, check_weight
 
 
-class FusedOperator(IterativeOperator):
+class FusedOperator:
     """An operator with its eigenbasis: K gradient steps, or a proximal one, at the cost of one.
 
     Parameters
     ----------
-    operator : IterativeOperator
+    operator : LinearOperator
         The forward operator A.
     eigenbasis : Eigenbasis
         Of AᵀA, on the operator's device.
     """
 
-    def __init__(self, operator: IterativeOperator, eigenbasis: Eigenbasis) -> None:
+    def __init__(self, operator: LinearOperator, eigenbasis: Eigenbasis) -> None:
         if eigenbasis.image_shape != operator.image_shape:
             raise DdgmError(
                 f"eigenbasis: it is for images of {eigenbasis.image_shape} pixels; the operator's "
@@ -59,6 +59,11 @@ class FusedOperator(IterativeOperator):
         if largest == 0.0:
             raise DdgmError("operator: it maps every image to zero; check the geometry")
         return math.sqrt(largest)
+
+    @property
+    def max_step_size(self) -> float:
+        """Largest stable step of gradient descent on ½‖Ax − y‖², 2/σ_max²."""
+        return 2.0 / self.norm**2
 
     def forward(self, image: Tensor) -> Tensor:
         """Apply A to images (..., rows, columns)."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ddgm.errors import DdgmError, SettingError
-from ddgm.operator import LinearOperator
+from ddgm.errors import DdgmError
+from ddgm.operator import LinearOperator, check_shape, check_weight
 
 if TYPE_CHECKING:
     from ddgm.eigenbasis import Eigenbasis
@@ -182,7 +182,7 @@ class MatrixOperator(IterativeOperator):
 
 
 def largest_singular_value(
-    operator: LinearOperator | IterativeOperator,
+    operator: LinearOperator,
     *,
     tolerance: float = 1e-6,
     max_iterations: int = 500,
@@ -225,20 +225,6 @@ def largest_singular_value(
             break
         previous = eigenvalue
     return math.sqrt(eigenvalue)
-
-
-def check_weight(weight: float) -> None:
-    """Refuse a weight without which the proximal step has no unique answer."""
-    if not 0 < weight < math.inf:
-        raise SettingError("weight", weight, "of a proximal step must be positive and finite")
-
-
-def check_shape(values: Tensor, expected: tuple[int, int], what: str) -> None:
-    """Refuse images or data of another size than the operator's."""
-    if tuple(values.shape[-2:]) != expected:
-        raise DdgmError(
-            f"{what} is {tuple(values.shape[-2:])} pixels; the operator expects {expected}"
-        )
 
 
 def _squares(image: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""The contract of a forward operator A, and the step sizes that it allows."""
+"""The contract of a forward operator A, and checks of what it is given."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
-from ddgm.errors import SettingError
+from ddgm.errors import DdgmError, SettingError
 
 if TYPE_CHECKING:
     import torch
@@ -88,4 +89,18 @@ def check_step_size(operator: LinearOperator, step_size: float) -> None:
             step_size,
             f"is outside (0, {limit:.3g}): with a step size above 2/σ_max² = {limit:.3g} gradient "
             "descent on ½‖Ax − y‖² diverges",
+        )
+
+
+def check_weight(weight: float) -> None:
+    """Refuse a weight without which the proximal step has no unique answer."""
+    if not 0 < weight < math.inf:
+        raise SettingError("weight", weight, "of a proximal step must be positive and finite")
+
+
+def check_shape(values: Tensor, expected: tuple[int, int], what: str) -> None:
+    """Refuse images or data of another size than the operator's."""
+    if tuple(values.shape[-2:]) != expected:
+        raise DdgmError(
+            f"{what} is {tuple(values.shape[-2:])} pixels; the operator expects {expected}"
         )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ddgm.geometry import TiltGeometry
-from ddgm.iterative import IterativeOperator, check_shape
+from ddgm.iterative import IterativeOperator
+from ddgm.operator import check_shape
 
 
 def system_matrix(geometry: TiltGeometry) -> scipy.sparse.csr_matrix:
