@@ -23,18 +23,18 @@ from ddgm.sinograms import SinogramSet
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 TINY = ("--configfile", "config/tiny.yaml")
-TINY_ROWS = ("ddgm_50", "ddrm", "dps", "proximal", "algebraic")
+TINY_ROWS = ("ddgm_50", "ddrm", "dps", "proximal", "algebraic", "generation")
 
 
 def test_one_command_goes_from_a_volume_to_table_1(finished):
     results = finished.root / "results" / "tiny"
     table = pd.read_csv(results / "tables" / "table_1.csv")
-    labels = ["DDGM, N=50", "DDRM", "DPS*", "Proximal, N=20", "Algebraic"]
+    labels = ["DDGM, N=50", "DDRM", "DPS*", "Proximal, N=20", "Algebraic", "Generated"]
     assert list(table["method"]) == labels
-    assert list(table["gradient_evals"]) == [18, 0, 13, 0, 20]
-    assert list(table["network_evals"]) == [6, 3, 13, 4, 0]
-    assert list(table["network_gradient_evals"]) == [0, 0, 13, 0, 0]
-    assert list(table["images"]) == [3, 3, 2, 3, 3]
+    assert list(table["gradient_evals"]) == [18, 0, 13, 0, 20, 0]
+    assert list(table["network_evals"]) == [6, 3, 13, 4, 0, 5]
+    assert list(table["network_gradient_evals"]) == [0, 0, 13, 0, 0, 0]
+    assert list(table["images"]) == [3, 3, 2, 3, 3, 3]
     assert np.isfinite(table[["mse", "mse_se", "ssim", "ssim_se"]].to_numpy()).all()
     for name in ("tables/table_1.md", "tables/table_1.tex", "network/losses.csv"):
         assert (results / name).stat().st_size > 0
@@ -97,7 +97,7 @@ def test_another_run_of_the_same_geometry_shares_the_eigenbasis(finished):
     (finished.root / "config" / "other.yaml").write_text("run: other\n")
     status, output = finished.snakemake("-n", "table_1", *TINY, "config/other.yaml")
     assert status == 0, output
-    assert re.search(r"^reconstruct +5$", output, re.MULTILINE)
+    assert re.search(r"^reconstruct +6$", output, re.MULTILINE)
     assert not re.search(r"^eigenbasis ", output, re.MULTILINE)
 
 
@@ -261,7 +261,7 @@ def test_a_change_of_the_librarys_code_reruns_what_it_made_and_a_comment_nothing
     method.write_text(text.replace("x = problem.zeros()", "x = problem.zeros() + 1"))
     status, output = own.snakemake("-n", "table_1", *TINY, **environment)
     assert status == 0, output
-    assert re.search(r"^reconstruct +5$", output, re.MULTILINE)
+    assert re.search(r"^reconstruct +6$", output, re.MULTILINE)
     assert not re.search(r"^(train|sinograms|patches|eigenbasis) ", output, re.MULTILINE)
 
 
