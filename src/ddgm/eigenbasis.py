@@ -32,8 +32,8 @@ class Eigenbasis:
 
     With symmetric tilts AᵀA commutes with the left-right and the up-down flip of the image, so that
     every eigenvector is even or odd under each. A block holds those of one kind, as images folded
-    on to a quarter: a sixteenth of the work of the whole matrix each, and a quarter of its memory
-    in all.
+    on to a quarter: in all a sixteenth of the work that the whole matrix takes, and a quarter of
+    its memory.
 
     Attributes
     ----------
