@@ -22,6 +22,11 @@ class DPS:
     x ← x − α σ_n ε_θ(x) + √(αβ) σ_n ε − ζ ∇_x ‖A(x − σ_n ε_θ(x)) − y‖² / ‖A(x − σ_n ε_θ(x)) − y‖,
     where α takes the noise from σ₁ to σ_N in N levels. The gradient goes through the network.
 
+    The step is ζ times a gradient that does not get shorter as the data are met: below
+    ‖Ax − y‖ = ζ σ_max² it overshoots in the leading singular direction, so that this is as near as
+    the method comes to the data. The default is the paper's ζ = 0.1 for the gradient of ½‖·‖², the
+    one its λ is for (docs/reproduction.md).
+
     Attributes
     ----------
     N : int
@@ -40,7 +45,7 @@ class DPS:
     sigma_1: float = 3.0
     sigma_N: float = 0.03  # noqa: N815 (the paper's name)
     beta: float = 0.5
-    zeta: float = 0.1
+    zeta: float = 0.05
     rescaled: bool = True
 
     needs_svd: ClassVar[bool] = False
