@@ -581,6 +581,8 @@ def start_download(address, destination, box, **settings):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=os.environ,
+        # Tests may run in the background of a shell, which makes its jobs ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

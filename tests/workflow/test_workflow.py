@@ -170,6 +170,7 @@ def test_an_interrupted_training_goes_on_when_snakemake_is_run_again(checkout):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     last = checkout.root / "results/tiny/network/training/checkpoints/last.ckpt"
     deadline = time.monotonic() + 200
