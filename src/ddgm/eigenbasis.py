@@ -141,6 +141,7 @@ class Eigenbasis:
                         f"{FORMAT!r}"
                     )
                 rows, columns = json.loads(metadata["image_shape"])
+                # An open file has keys, but cannot itself be iterated over.
                 blocks = sum(name.startswith("vectors_") for name in file.keys())  # noqa: SIM118
                 vectors = tuple(file.get_tensor(f"vectors_{i}") for i in range(blocks))
                 eigenvalues = file.get_tensor("eigenvalues")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pandas as pd
 import torch
@@ -45,11 +46,8 @@ def evaluate(result: Reconstruction, truth: Tensor) -> pd.DataFrame:
     metrics = image_metrics(result.images, truth[:count], data_range=data_range)
     metrics["data_error"] = result.data_error.numpy()
     metrics["seconds"] = result.seconds.numpy()
-    work = result.evaluations
-    metrics["gradient_evals"] = work.gradient
-    metrics["adjoint_evals"] = work.adjoint
-    metrics["network_evals"] = work.network
-    metrics["network_gradient_evals"] = work.network_gradient
+    for kind, count in asdict(result.evaluations).items():
+        metrics[f"{kind}_evals"] = count
     return metrics
 
 

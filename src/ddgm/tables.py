@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pandas as pd
 
 from ddgm.errors import DdgmError
-from ddgm.methods import METHODS
+from ddgm.methods import METHODS, Evaluations
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def table_1(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 MEASURES = ("mse", "ssim", "psnr", "data_error")
-_WORK = ("gradient_evals", "adjoint_evals", "network_evals", "network_gradient_evals")
+_WORK = tuple(f"{field.name}_evals" for field in fields(Evaluations))
 
 
 def _summary(row: Row) -> dict[str, object]:

@@ -242,7 +242,11 @@ class TestDPS:
     def test_the_first_steps_of_equations_5_and_6_differ_by_the_scale_of_the_noise(self, fused):
         def second_image(**settings):
             seen = []
-            record = lambda image: torch.tanh(seen.append(image.detach()) or image)  # noqa: E731
+
+            def record(image):
+                seen.append(image.detach())
+                return torch.tanh(image)
+
             DPS(N=14, **settings).solve(small_problem(fused, record))
             return seen[1]
 

@@ -14,7 +14,7 @@ rule sinograms:
         mem_mb=4000,
         runtime=30,
     params:
-        geometry=config["geometry"],
+        geometry=GEOMETRY.as_dict(),
         noise_std=config["measurement"]["noise_std"],
         seed=config["measurement"]["seed"],
         library=code_of("geometry", "noise", "projector", "sinograms"),

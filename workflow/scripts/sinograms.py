@@ -14,7 +14,7 @@ with session(snakemake.log[0]):
     images = PatchSet.load(snakemake.input.patches).normalised(
         load_statistics(snakemake.input.statistics)
     )
-    geometry = TiltGeometry.limited_angle(tuple(images.shape[1:]), **params.geometry)
+    geometry = TiltGeometry.from_dict(params.geometry)
     sinograms = simulate(
         Projector(geometry),
         images,

@@ -134,7 +134,13 @@ class Problem:
 
     def predict_noise(self, image: Tensor) -> Tensor:
         """Return ε_θ(x)."""
-        return self._evaluate(image)
+        if self._denoiser is None:
+            raise DdgmError("this method needs a denoising network; none was given")
+        noise = self._denoiser(image)
+        self.evaluations.network += 1
+        if self._watch is not None:
+            self._watch(self.evaluations)
+        return noise
 
     def predict_noise_with_pullback(
         self, image: Tensor
@@ -144,7 +150,7 @@ class Problem:
 
         with torch.enable_grad():
             variable = image.detach().requires_grad_()
-            noise = self._evaluate(variable)
+            noise = self.predict_noise(variable)
 
         def pullback(vector: Tensor) -> Tensor:
             self.evaluations.network_gradient += 1
@@ -157,15 +163,6 @@ class Problem:
         if self._noise is None:
             raise DdgmError("this method is random; it needs a source of noise")
         return self._noise.draw()
-
-    def _evaluate(self, image: Tensor) -> Tensor:
-        if self._denoiser is None:
-            raise DdgmError("this method needs a denoising network; none was given")
-        noise = self._denoiser(image)
-        self.evaluations.network += 1
-        if self._watch is not None:
-            self._watch(self.evaluations)
-        return noise
 
 
 class Method(Protocol):
