@@ -18,8 +18,9 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from ddgm.denoiser import Architecture, Denoiser, DenoiserCard, Normalisation, UNet
+from ddgm.denoiser import Denoiser, DenoiserCard, Normalisation
 from ddgm.geometry import TiltGeometry
+from ddgm.network import Architecture, UNet
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

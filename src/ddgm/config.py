@@ -17,8 +17,9 @@ from jsonschema.exceptions import ValidationError, best_match
 from ddgm.errors import DdgmError, SettingError
 
 if TYPE_CHECKING:
-    from ddgm.denoiser import Architecture, DenoiserCard
+    from ddgm.denoiser import DenoiserCard
     from ddgm.geometry import TiltGeometry
+    from ddgm.network import Architecture
     from ddgm.volume import Box
 
 T = TypeVar("T")
@@ -256,7 +257,7 @@ def _check_names(config: Mapping[str, Any]) -> None:
 
 
 def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:
-    from ddgm.denoiser import Architecture
+    from ddgm.network import Architecture
 
     network, training, size = config["network"], config["training"], config["patches"]["size"]
     if network["path"] is not None:

@@ -22,8 +22,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from ddgm.denoiser import DenoiserCard, UNet
+from ddgm.denoiser import DenoiserCard
 from ddgm.errors import DdgmError
+from ddgm.network import UNet
 from ddgm.noise import Purpose, seeded_generator
 from ddgm.patches import StepSampler, TrainingPatches
 from ddgm.training_settings import TrainingSettings

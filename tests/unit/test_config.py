@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from ddgm.config import DATA_DIR_VARIABLE, check_meaning, check_schema, resolve_address
-from ddgm.denoiser import Architecture, DenoiserCard, Normalisation, UNet, save_denoiser
+from ddgm.denoiser import DenoiserCard, Normalisation, save_denoiser
 from ddgm.errors import DdgmError
+from ddgm.network import Architecture, UNet
 from ddgm.synthetic import write_precomputed
 
 ROOT = Path(__file__).parents[2]

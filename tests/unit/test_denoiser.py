@@ -9,15 +9,14 @@ import torch
 
 from ddgm.denoiser import (
     FORMAT,
-    Architecture,
     Denoiser,
     DenoiserCard,
     Normalisation,
-    UNet,
     load_denoiser,
     save_denoiser,
 )
 from ddgm.errors import DdgmError
+from ddgm.network import Architecture, UNet
 
 SMALL = Architecture(widths=(8, 16), convolutions=2)
 CARD = DenoiserCard(SMALL, Normalisation(mean=129.5, std=33.0), 0.03, 30.0, 16.0)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from ddgm.denoiser import Architecture, UNet
 from ddgm.eigenbasis import Eigenbasis, decompose
 from ddgm.engine import make_operator
 from ddgm.errors import DdgmError
@@ -28,6 +27,7 @@ from ddgm.methods import (
     Proximal,
     make_method,
 )
+from ddgm.network import Architecture, UNet
 from ddgm.noise import ImageNoise
 from ddgm.projector import Projector, system_matrix
 from ddgm.schedules import exponential_decay

@@ -7,7 +7,8 @@ import torch
 import yaml
 
 from ddgm.config import check_schema
-from ddgm.denoiser import Architecture, DenoiserCard, Normalisation, UNet, save_denoiser
+from ddgm.denoiser import DenoiserCard, Normalisation, save_denoiser
+from ddgm.network import Architecture, UNet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

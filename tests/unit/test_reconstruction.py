@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from ddgm.denoiser import Architecture, Denoiser, DenoiserCard, Normalisation, UNet
+from ddgm.denoiser import Denoiser, DenoiserCard, Normalisation
 from ddgm.devices import pick_device
 from ddgm.errors import DdgmError
 from ddgm.evaluation import algebraic_curve
 from ddgm.methods import DDGM, Algebraic, Evaluations, Proximal, check_noise_levels
 from ddgm.metrics import image_metrics
+from ddgm.network import Architecture, UNet
 from ddgm.reconstruction import Reconstruction, reconstruct
 from ddgm.sinograms import simulate
 

@@ -14,8 +14,9 @@ import torch
 from lightning.pytorch import seed_everything
 from scipy.ndimage import gaussian_filter
 
-from ddgm.denoiser import Architecture, DenoiserCard, Normalisation, UNet, load_denoiser
+from ddgm.denoiser import DenoiserCard, Normalisation, load_denoiser
 from ddgm.errors import DdgmError
+from ddgm.network import Architecture, UNet
 from ddgm.training import collect_losses, discard_checkpoints, noise_levels, train
 from ddgm.training_settings import TrainingSettings
 from ddgm.volume import create_volume
@@ -61,6 +62,7 @@ def training_program(volume, settings, directory, network=None):
     """Return a program that trains, and writes the network if it is the first process."""
     lines = [
         "from ddgm.denoiser import *",
+        "from ddgm.network import *",
         "from ddgm.training import *",
         "from ddgm.training_settings import *",
         f"card = {CARD!r}",

@@ -28,6 +28,7 @@ rule reconstruct:
             "fused",
             "iterative",
             "methods",
+            "network",
             "noise",
             "projector",
             "reconstruction",

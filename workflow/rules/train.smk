@@ -26,6 +26,6 @@ if config["network"]["path"] is None:
             network={k: v for k, v in config["network"].items() if k != "path"},
             # Settings of the machine (devices, workers, …) change no result and retrain nothing.
             training={k: v for k, v in config["training"].items() if k not in INCIDENTAL},
-            library=code_of("denoiser", "noise", "patches", "training"),
+            library=code_of("denoiser", "network", "noise", "patches", "training"),
         script:
             "../scripts/train.py"

@@ -1,7 +1,8 @@
 import torch
 
 from ddgm.console import session, show_progress
-from ddgm.denoiser import Architecture, DenoiserCard, save_denoiser
+from ddgm.denoiser import DenoiserCard, save_denoiser
+from ddgm.network import Architecture
 from ddgm.patches import PatchSet
 from ddgm.statistics import load_statistics
 from ddgm.training import (
