@@ -248,6 +248,7 @@ def _check_names(config: Mapping[str, Any]) -> None:
     for key, names in (
         ("table_1", config["table_1"]),
         ("comparison.methods", config["comparison"]["methods"]),
+        ("prior.method", [config["prior"]["method"]]),
     ):
         for name in names:
             if name not in methods:
@@ -257,8 +258,6 @@ def _check_names(config: Mapping[str, Any]) -> None:
 
 
 def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:
-    from ddgm.network import Architecture
-
     network, training, size = config["network"], config["training"], config["patches"]["size"]
     if network["path"] is not None:
         card = _card(network["path"])
@@ -271,13 +270,21 @@ def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:
             f"config: network.sigma_min = {network['sigma_min']:g} must be below "
             f"network.sigma_max = {network['sigma_max']:g}"
         )
-    architecture = Architecture(tuple(network["widths"]), network["convolutions"])
+    architecture = _renamed("network", lambda: architecture_of(network))
     _check_stride("training.patch_size", training["patch_size"], architecture, "network.widths")
     _check_stride("patches.size", size, architecture, "network.widths")
     train = _part(config, "train")
     _check_patch("training.patch_size", training["patch_size"], *train.shape[1:], "train")
     _check_pixel_sizes("volumes.train", train.pixel_size, evaluation.pixel_size)
     _check_apart(config, train, evaluation)
+
+
+def architecture_of(network: Mapping[str, Any]) -> Architecture:
+    """Return the architecture that the configuration of a network describes."""
+    from ddgm.network import Architecture
+
+    keys = ("widths", "convolutions", "packing", "normalise", "shortcut")
+    return Architecture(**{key: network[key] for key in keys})
 
 
 def _check_stride(key: str, size: int, architecture: Architecture, source: str) -> None:

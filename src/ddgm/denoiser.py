@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import jsonschema
 import safetensors
 import safetensors.torch
 import torch
+from jsonschema.exceptions import best_match
 from torch import Tensor
 
 from ddgm.errors import DdgmError
-from ddgm.network import Architecture, UNet
+from ddgm.network import NORMALISE, Architecture, UNet
+from ddgm.pretrained import network_path, pretrained_names
 
 FORMAT = "ddgm-denoiser/1"
 
@@ -34,9 +39,12 @@ class Normalisation:
     std: float
 
     def __post_init__(self) -> None:
-        if not self.std > 0:
+        if not math.isfinite(self.mean):
+            raise DdgmError(f"normalisation: the mean is {self.mean}; it must be finite")
+        if not 0 < self.std < math.inf:
             raise DdgmError(
-                f"normalisation: standard deviation is {self.std:g}; the volume is constant"
+                f"normalisation: the standard deviation is {self.std:g}; it must be positive and "
+                "finite (of a constant volume it is zero)"
             )
 
 
@@ -54,6 +62,8 @@ class DenoiserCard:
         Noise levels it was trained on, in network units.
     voxel_size : float
         Pixel size of the training images, nm.
+    about : str
+        The training data, their licence and attribution, in words.
     """
 
     architecture: Architecture
@@ -61,6 +71,16 @@ class DenoiserCard:
     sigma_min: float
     sigma_max: float
     voxel_size: float
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise DdgmError(
+                f"noise levels: sigma_min = {self.sigma_min:g} and sigma_max = {self.sigma_max:g}; "
+                "they must be positive, and the first below the second"
+            )
+        if not 0 < self.voxel_size < math.inf:
+            raise DdgmError(f"voxel size: {self.voxel_size:g} nm; it must be positive")
 
 
 @dataclass(frozen=True)
@@ -116,16 +136,18 @@ def read_card(path: Path | str) -> DenoiserCard:
     Parameters
     ----------
     path : path-like
-        A file that `save_denoiser` wrote.
+        A file that `save_denoiser` wrote, or the name of a network in the box.
 
     Raises
     ------
     DdgmError
         If the file is absent or not a ddgm network.
     """
-    path = Path(path)
+    path = network_path(path)
     if not path.is_file():
-        raise DdgmError(f"network {path}: no such file")
+        raise DdgmError(
+            f"network {path}: no such file; in the box are {', '.join(pretrained_names())}"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -136,9 +158,23 @@ def read_card(path: Path | str) -> DenoiserCard:
             f"network {path}: format is {metadata.get('format')!r}; expected {FORMAT!r}"
         )
     try:
-        return _card(json.loads(metadata["card"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DdgmError(f"network {path}: its description is damaged ({error})") from error
+        values = json.loads(metadata["card"])
+    except (KeyError, ValueError) as error:
+        raise DdgmError(f"network {path}: it has no description that can be read") from error
+    problem = best_match(jsonschema.Draft202012Validator(_CARD).iter_errors(values))
+    if problem is not None:
+        where = problem.json_path.replace("$", "card", 1)
+        raise DdgmError(f"network {path}: its description is damaged: {where}: {problem.message}")
+    try:
+        return DenoiserCard(
+            **{
+                **values,
+                "architecture": Architecture(**values["architecture"]),
+                "normalisation": Normalisation(**values["normalisation"]),
+            }
+        )
+    except DdgmError as error:
+        raise DdgmError(f"network {path}: its description is damaged: {error}") from error
 
 
 def load_denoiser(
@@ -149,7 +185,8 @@ def load_denoiser(
     Parameters
     ----------
     path : path-like
-        A file that `save_denoiser` wrote.
+        A file that `save_denoiser` wrote, or the name of a network in the box
+        (`ddgm.pretrained.pretrained_names`).
     device : torch.device or str
         Where to put the network.
     half : bool
@@ -160,24 +197,71 @@ def load_denoiser(
     DdgmError
         If the file is absent, not a ddgm network, or its weights do not fit its architecture.
     """
+    path = network_path(path)
     card = read_card(path)
-    network = UNet(card.architecture)
-    try:
-        network.load_state_dict(safetensors.torch.load_file(path))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise DdgmError(
-            f"network {path}: weights do not fit its architecture {card.architecture}: {reason}"
-        ) from error
-    network = network.to(device).eval().requires_grad_(False)
-    return Denoiser(network, card, half)
+    # Compared before anything is allocated: a file may claim any size.
+    with torch.device("meta"):
+        network = UNet(card.architecture)
+    with safetensors.safe_open(path, framework="pt") as file:
+        _check_weights(network, file, f"network {path}")
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    network.load_state_dict(weights, assign=True)
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Denoiser(network.eval().requires_grad_(False), card, half)
 
 
-def _card(values: dict[str, Any]) -> DenoiserCard:
-    architecture = dict(values.pop("architecture"))
-    architecture["widths"] = tuple(architecture["widths"])
-    return DenoiserCard(
-        architecture=Architecture(**architecture),
-        normalisation=Normalisation(**values.pop("normalisation")),
-        **values,
-    )
+def _check_weights(network: UNet, file: Any, name: str) -> None:
+    """Compare names, shapes and number format of a file's tensors with the network's."""
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    # An open file has keys, but cannot itself be iterated over.
+    found = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+    for key in sorted(expected.keys() | found.keys()):
+        if key not in found:
+            problem = f"{key} is missing"
+        elif key not in expected:
+            problem = f"{key} is not part of it"
+        elif tuple(found[key].get_shape()) != expected[key]:
+            problem = f"{key} is {tuple(found[key].get_shape())} instead of {expected[key]}"
+        elif found[key].get_dtype() != "F32":
+            problem = f"{key} has numbers of type {found[key].get_dtype()} instead of F32"
+        else:
+            continue
+        raise DdgmError(f"{name}: its weights do not fit {network.architecture}: {problem}")
+
+
+_NUMBER = {"type": "number"}
+_WHOLE = {"type": "integer", "minimum": 1}
+_WHOLES = {"type": "array", "items": _WHOLE, "minItems": 1}
+
+
+def _closed(properties: dict[str, Any], optional: Collection[str] = ()) -> dict[str, Any]:
+    required = [name for name in properties if name not in optional]
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+_CARD = _closed(
+    {
+        "architecture": _closed(
+            {
+                "widths": _WHOLES,
+                "convolutions": {"anyOf": [_WHOLE, _WHOLES]},
+                "groups": _WHOLE,
+                "packing": _WHOLE,
+                "normalise": {"enum": list(NORMALISE)},
+                "shortcut": {"type": "boolean"},
+            },
+            optional=["packing", "normalise", "shortcut"],
+        ),
+        "normalisation": _closed({"mean": _NUMBER, "std": _NUMBER}),
+        "sigma_min": _NUMBER,
+        "sigma_max": _NUMBER,
+        "voxel_size": _NUMBER,
+        "about": {"type": "string"},
+    },
+    optional=["about"],
+)

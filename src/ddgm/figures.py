@@ -13,6 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ddgm.image_statistics import radial_power_spectrum
+
+# Okabe and Ito's colours, told apart by colour-blind readers; line styles for prints in grey.
+_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
+_LINES = ("-", "--", ":", "-.", "-")
 _STYLE: Any = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -74,6 +79,83 @@ def comparison(
         for panel, title in zip(panels[0], titles, strict=True):
             panel.set_title(title)
         _scale_bar(panels[0, 0], voxel_size)
+        return figure
+
+
+def prior_samples(
+    sets: Sequence[tuple[str, NDArray[np.float32]]],
+    *,
+    voxel_size: float,
+    count: int = 12,
+) -> Figure:
+    """Show samples of a prior beside real images, and the statistics of both (cf. Figs. 2 and 5).
+
+    Parameters
+    ----------
+    sets : sequence of (str, ndarray)
+        A label and (count, size, size) images in network units; the first are real.
+    voxel_size : float
+        Pixel size, nm, for the scale bar.
+    count : int
+        Images of each set to show, at most.
+    """
+    with mpl.rc_context(_STYLE):
+        columns, rows = 4, -(-count // 4)
+        wide = 1.0 * columns
+        figure = Figure(figsize=(wide * len(sets), rows + 2.6), layout="constrained")
+        top, bottom = figure.subfigures(2, 1, height_ratios=[rows + 0.3, 2.3])
+        low, high = np.percentile(sets[0][1], [0.5, 99.5])
+        for part, (label, images) in zip(
+            top.subfigures(1, len(sets), squeeze=False)[0], sets, strict=True
+        ):
+            part.suptitle(label, fontsize=8)
+            panels = part.subplots(rows, columns, squeeze=False).ravel()
+            for panel in panels:
+                panel.set_axis_off()
+            for panel, image in zip(panels, images[:count], strict=False):
+                _show(panel, image, low, high)
+            if label == sets[0][0]:
+                _scale_bar(panels[0], voxel_size)
+        histogram, spectrum = bottom.subplots(1, 2)
+        darkest, brightest = np.percentile(sets[0][1], [0.01, 99.99])
+        bins = np.linspace(darkest, brightest, 80)
+        for (label, images), colour, style in zip(sets, _COLOURS, _LINES, strict=False):
+            kept = {"color": colour, "linestyle": style, "lw": 1.2}
+            density, _ = np.histogram(images, bins, density=True)
+            histogram.plot((bins[1:] + bins[:-1]) / 2, density, **kept, label=label)
+            frequency, power = radial_power_spectrum(images)
+            spectrum.loglog(frequency, power, **kept)
+        histogram.set(xlabel="intensity, standard deviations", ylabel="density")
+        histogram.legend(frameon=False)
+        spectrum.set(xlabel="spatial frequency, cycles a pixel", ylabel="power")
+        return figure
+
+
+def loss_curves(losses: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
+    """Show the validation loss of trainings, over the steps and, at the end, by noise level.
+
+    Parameters
+    ----------
+    losses : sequence of (str, DataFrame)
+        A label and what `ddgm.training.collect_losses` returns.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.9, 2.4), layout="constrained")
+        course, bands = figure.subplots(1, 2)
+        for (label, table), colour in zip(losses, _COLOURS, strict=False):
+            validated = table.dropna(subset="val_loss")
+            course.plot(
+                validated["step"] + 1, validated["val_loss"], ".-", lw=1, ms=3, color=colour
+            )
+            course.plot([], [], ".-", color=colour, label=label)
+            names = [name for name in table.columns if name.startswith("val_loss_")]
+            edges = [tuple(map(float, name.split("_")[2].split("-"))) for name in names]
+            centres = [np.sqrt(low * high) for low, high in edges]
+            last = validated[names].iloc[-1].to_numpy(dtype=float)
+            bands.loglog(centres, last, "o-", ms=3, lw=1, color=colour)
+        course.set(xlabel="training step", ylabel="validation loss, mean (ε − ε_θ)²")
+        course.legend(frameon=False)
+        bands.set(xlabel="noise level σ", ylabel="validation loss at the end")
         return figure
 
 

@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     RECONSTRUCTION = 3
     TRAINING_STEP = 4
     VALIDATION_LOSS = 5
+    TRAINING_SAMPLE = 6
 
 
 class ImageNoise:

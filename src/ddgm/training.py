@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +19,37 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchmetrics import MeanMetric
 
 from ddgm.denoiser import DenoiserCard
 from ddgm.errors import DdgmError
 from ddgm.network import UNet
-from ddgm.noise import Purpose, seeded_generator
+from ddgm.noise import ImageNoise, Purpose, seeded_generator
 from ddgm.patches import StepSampler, TrainingPatches
+from ddgm.sampling import generate
 from ddgm.training_settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
+
+BANDS = 6  # of noise levels, of which each has a validation loss of its own
 
 
 def noise_levels(shape: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     """Draw log-uniform noise levels, (shape,) float32 (Sec. 3)."""
     uniform = torch.rand(shape, generator=generator, device=generator.device)
     return low * (high / low) ** uniform
+
+
+def band_names(low: float, high: float) -> list[str]:
+    """Return the columns of the validation losses of bands, equal in log σ, lowest first."""
+    edges = [low * (high / low) ** (band / BANDS) for band in range(BANDS + 1)]
+    return [f"val_loss_{a:.2g}-{b:.2g}" for a, b in itertools.pairwise(edges)]
 
 
 class NoisePrediction(pl.LightningModule):
@@ -45,43 +59,86 @@ class NoisePrediction(pl.LightningModule):
         super().__init__()
         self.network = network
         self.settings = settings
+        self.val_loss = MeanMetric()
+        bands = [MeanMetric() for _ in range(BANDS)]
+        self.val_bands: Iterable[MeanMetric] = nn.ModuleList(bands)  # type: ignore[assignment]
+        self._train_network: Callable[[Tensor], Tensor] = network.forward
 
-    def _loss(
-        self, clean: Tensor, generator: torch.Generator, rank: int = 0, replicas: int = 1
-    ) -> Tensor:
-        # A generator of its own for each step makes a resumed run draw what an uninterrupted one
-        # would have drawn; each process draws for all and takes its share, so that the noise does
-        # not depend on how many there are.
-        settings, share = self.settings, len(clean)
-        count, own = share * replicas, slice(rank * share, (rank + 1) * share)
-        sigma = noise_levels(count, settings.sigma_min, settings.sigma_max, generator)[own]
-        noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=self.device)[own]
-        predicted = self.network(clean + sigma[:, None, None] * noise)
-        loss: Tensor = (predicted.float() - noise).square().mean()
-        return loss
+    def on_fit_start(self) -> None:
+        """Compile the network for training steps alone: other image sizes would compile anew."""
+        if self.settings.compile:
+            if self.trainer.is_global_zero:
+                logger.info("compiling the network; the first step takes a minute or two")
+            self._train_network = torch.compile(self.network.forward)
 
     def training_step(self, clean: Tensor, _: int) -> Tensor:
         """Return the loss of a batch of clean patches."""
-        step = self.trainer.global_step
-        loss = self._loss(
-            clean,
-            seeded_generator(Purpose.TRAINING_STEP, self.settings.seed, step, device=self.device),
-            rank=self.global_rank,
-            replicas=self.trainer.world_size,
-        )
+        # A generator of its own for each step makes a resumed run draw what an uninterrupted one
+        # would have drawn; each process draws for all and takes its share, so that the noise does
+        # not depend on how many there are.
+        settings, share, step = self.settings, len(clean), self.trainer.global_step
+        generator = seeded_generator(Purpose.TRAINING_STEP, settings.seed, step, device=self.device)
+        rank, count = self.global_rank, share * self.trainer.world_size
+        own = slice(rank * share, (rank + 1) * share)
+        sigma = noise_levels(count, settings.sigma_min, settings.sigma_max, generator)[own]
+        noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=self.device)[own]
+        predicted = self._train_network(clean + sigma[:, None, None] * noise)
+        loss: Tensor = (predicted.float() - noise).square().mean()
         if not torch.isfinite(loss):
             raise DdgmError(
                 f"training: the loss is {loss.item()} at step {step}; lower "
-                f"training.learning_rate (now {self.settings.learning_rate:g}) or set "
+                f"training.learning_rate (now {settings.learning_rate:g}) or set "
                 f"training.gradient_clip"
             )
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: list[Tensor], index: int) -> None:
-        """Log the loss of a batch of validation patches, with the same noise every time."""
-        generator = seeded_generator(Purpose.VALIDATION_LOSS, index, device=self.device)
-        self.log("val_loss", self._loss(batch[0], generator), prog_bar=True, sync_dist=True)
+        """Add up the losses of validation images, each with the same noise every time."""
+        clean, identities = batch
+        low, high = self.settings.sigma_min, self.settings.sigma_max
+        # Multiples of the golden ratio spread the images evenly over the noise levels.
+        position = (identities.double() * (math.sqrt(5) - 1) / 2) % 1
+        sigma = (low * (high / low) ** position).to(clean)
+        shape = (clean.shape[1], clean.shape[2])
+        noise = ImageNoise(
+            0, identities.tolist(), shape, self.device, Purpose.VALIDATION_LOSS
+        ).draw()
+        predicted = self.network(clean + sigma[:, None, None] * noise)
+        losses = (predicted.float() - noise).square().mean(dim=(1, 2))
+        self.val_loss.update(losses)
+        for band, each in enumerate(self.val_bands):
+            each.update(losses[(position * BANDS).long() == band])
+        if index == 0:
+            self._show_samples(clean)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation loss, whole and by band of noise levels."""
+        names = ["val_loss", *band_names(self.settings.sigma_min, self.settings.sigma_max)]
+        for name, metric in zip(names, [self.val_loss, *self.val_bands], strict=True):
+            value = metric.compute()  # of all processes together
+            metric.reset()
+            if not torch.isnan(value):  # a band without images
+                self.log(name, value, prog_bar=name == "val_loss", sync_dist=True)
+
+    def _show_samples(self, real: Tensor) -> None:
+        """Draw images from the prior into TensorBoard, and real ones to hold beside them."""
+        count = self.settings.samples
+        boards = [each for each in self.loggers if isinstance(each, TensorBoardLogger)]
+        if not (count and boards and self.trainer.is_global_zero):
+            return
+        size = self.settings.patch_size
+        noise = ImageNoise(
+            self.settings.seed, range(count), (size, size), self.device, Purpose.TRAINING_SAMPLE
+        )
+        samples = generate(
+            lambda image: self.network(image).float(), noise.draw, sigma_1=self.settings.sigma_max
+        )
+        for name, images in (("samples", samples), ("real", real[:count, :size, :size])):
+            # Network units have zero mean and unit variance; three deviations are black and white.
+            grey = (0.5 + images[:, None] / 6).clamp(0, 1)
+            for board in boards:
+                board.experiment.add_images(name, grey, self.trainer.global_step)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with PyTorch's defaults, and the learning-rate schedule."""
@@ -128,10 +185,11 @@ class PatchFeed(pl.LightningDataModule):
         """Return the validation patches, whole images in fixed order."""
         if self.validation is None:
             return []
-        share = max(
-            1, self.settings.batch // max(1, self.trainer.world_size if self.trainer else 1)
-        )
-        return DataLoader(TensorDataset(self.validation), batch_size=share)
+        assert self.trainer is not None
+        rank, replicas = self.trainer.global_rank, self.trainer.world_size
+        images = TensorDataset(self.validation, torch.arange(len(self.validation)))
+        own = Subset(images, range(rank, len(images), replicas))
+        return DataLoader(own, batch_size=max(1, self.settings.batch // replicas))
 
 
 class StepProgress(TQDMProgressBar):
@@ -197,7 +255,7 @@ def train(
         )
     directory = Path(directory)
     checkpoints = directory / "checkpoints"
-    identity = {"card": asdict(card), "settings": settings.identity}
+    identity = {"card": asdict(replace(card, about="")), "settings": settings.identity}
     last = _last_checkpoint(checkpoints, identity)
     if first_process():
         _keep_only_own(checkpoints, identity)
@@ -248,7 +306,8 @@ def train(
         )
         module = NoisePrediction(network, settings)
         feed = PatchFeed(patches, validation, settings)
-        trainer.fit(module, feed, ckpt_path=last, weights_only=False)
+        with _shared_threads(trainer):
+            trainer.fit(module, feed, ckpt_path=last, weights_only=False)
     except MisconfigurationException as error:
         reason = " ".join(str(error).split())
         raise DdgmError(f"training: this machine cannot run these settings: {reason}") from error
@@ -264,7 +323,8 @@ def collect_losses(directory: Path | str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a logged step: step, train_loss, val_loss.
+        One row a logged step: step, train_loss, val_loss, and the validation losses of bands of
+        noise levels, `band_names`.
     """
     logs = sorted(Path(directory).glob("csv/version_*/metrics.csv"), key=_version)
     # A killed run may leave a log without content, or with half a line at its end.
@@ -276,7 +336,7 @@ def collect_losses(directory: Path | str) -> pd.DataFrame:
     merged = pd.concat([pd.DataFrame(columns=["step", "train_loss", "val_loss"]), *frames])
     # A step logged again after a resume counts once, with its later value.
     losses = merged.groupby("step", as_index=False).last()
-    columns = ["train_loss", "val_loss"]
+    columns = [name for name in losses.columns if name.startswith(("train_loss", "val_loss"))]
     return losses[["step", *columns]].dropna(how="all", subset=columns)
 
 
@@ -289,6 +349,18 @@ def discard_checkpoints(directory: Path | str) -> None:
         The folder that `train` was given.
     """
     shutil.rmtree(Path(directory) / "checkpoints", ignore_errors=True)
+
+
+@contextmanager
+def _shared_threads(trainer: pl.Trainer) -> Iterator[None]:
+    """Divide the threads of a CPU among the processes that train on it."""
+    threads = torch.get_num_threads()
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        torch.set_num_threads(max(1, threads // trainer.num_devices))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _version(log: Path) -> int:

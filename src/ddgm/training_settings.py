@@ -15,6 +15,8 @@ INCIDENTAL = frozenset(
         "checkpoint_every",
         "validate_every",
         "log_every",
+        "samples",
+        "compile",
     }
 )
 
@@ -55,6 +57,11 @@ class TrainingSettings:
         Processes that read patches, a device; 0 reads in the training process.
     checkpoint_every, validate_every, log_every : int
         In steps.
+    samples : int
+        Images drawn from the prior into TensorBoard whenever the validation loss is computed.
+    compile : bool
+        Compile the network (`torch.compile`) for the training steps: a minute or two at the start
+        for faster steps; rounds differently.
     seed : int
         Of initial weights, patches and noise.
     """
@@ -77,6 +84,8 @@ class TrainingSettings:
     checkpoint_every: int = 1000
     validate_every: int = 5000
     log_every: int = 50
+    samples: int = 4
+    compile: bool = False
     seed: int = 0
 
     @property

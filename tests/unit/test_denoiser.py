@@ -39,7 +39,14 @@ def test_the_papers_network_has_8_million_parameters():
 
 @pytest.mark.parametrize(
     "architecture",
-    [Architecture((8,), 1), Architecture((8, 8), 3), Architecture((8, 16, 24), 2)],
+    [
+        Architecture((8,), 1),
+        Architecture((8, 8), 3),
+        Architecture((8, 16, 24), 2),
+        Architecture((8, 16), (1, 3), packing=2),
+        Architecture((16,), 2, packing=4),
+        Architecture((8, 16), 3, normalise="residual", shortcut=True),
+    ],
     ids=str,
 )
 def test_output_has_the_shape_of_the_input(architecture):
@@ -51,6 +58,18 @@ def test_prediction_does_not_depend_on_the_scale_of_the_input():
     # ε is unscaled, and the network is blind to σ: an image of pure noise has one answer.
     net, image = network(), torch.randn(3, 16, 16)
     torch.testing.assert_close(net(image), net(1000 * image), rtol=1e-4, atol=1e-4)
+
+
+def test_a_shortcut_knows_pure_noise_without_any_training():
+    noise = torch.randn(2, 64, 64)
+    untrained = UNet(Architecture((8, 8), 1, shortcut=True))
+    with torch.no_grad():
+        for parameter in untrained.outlet.parameters():
+            parameter.zero_()
+        assert (untrained(30 * noise) - noise).square().mean() < 1e-3
+        # Of an image without noise it knows that there is none.
+        image = noise / noise.square().mean(dim=(1, 2), keepdim=True).sqrt()
+        assert untrained(image).abs().max() < 0.01
 
 
 def test_images_of_a_batch_do_not_mix():
@@ -70,10 +89,28 @@ def test_a_size_that_the_levels_cannot_halve_is_refused(shape):
         network()(torch.zeros(shape))
 
 
-@pytest.mark.parametrize(("widths", "convolutions"), [((), 2), ((12,), 2), ((8, 0), 2), ((8,), 0)])
-def test_an_impossible_architecture_is_refused(widths, convolutions):
-    with pytest.raises(DdgmError, match="network"):
-        Architecture(widths, convolutions)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"widths": ()},
+        {"widths": (12,)},
+        {"widths": (8, 0)},
+        {"widths": (8,), "convolutions": 0},
+        {"widths": (8, 8), "convolutions": (1, 1, 1)},
+        {"widths": (8, 8), "convolutions": (1, 0)},
+        {"packing": 0},
+        {"normalise": "never"},
+        {"groups": 0},
+    ],
+    ids=str,
+)
+def test_an_impossible_architecture_is_refused_by_name(wrong):
+    with pytest.raises(DdgmError, match=f"^{list(wrong)[-1]} = "):
+        Architecture(**wrong)
+
+
+def test_one_number_of_convolutions_is_that_of_every_level():
+    assert Architecture((8, 16), 3) == Architecture([8, 16], [3, 3])
 
 
 def test_a_file_holds_all_that_is_needed_to_use_the_network(tmp_path):
@@ -127,8 +164,8 @@ def test_a_pickle_is_refused_and_not_run(tmp_path):
     assert not trace.exists()
 
 
-def damage(metadata=None, drop=None):
-    """Return a function that writes a network file with other metadata or without a tensor."""
+def damage(metadata=None, drop=False, add=False, dtype=torch.float32):
+    """Return a function that writes a network file with other metadata or tensors."""
 
     def write(path):
         save_denoiser(network(), CARD, path)
@@ -136,7 +173,10 @@ def damage(metadata=None, drop=None):
             own = file.metadata()
         weights = safetensors.torch.load_file(path)
         if drop:
-            weights.pop(next(iter(weights)))
+            weights.pop(min(weights))
+        if add:
+            weights["extra"] = torch.zeros(1)
+        weights = {name: value.to(dtype) for name, value in weights.items()}
         safetensors.torch.save_file(weights, path, metadata={**own, **(metadata or {})})
 
     return write
@@ -153,20 +193,34 @@ def card_with(**changes):
     return {"format": FORMAT, "card": json.dumps({**values, **changes})}
 
 
+def shaped(**changes):
+    architecture = {"widths": [8, 16], "convolutions": 2, "groups": 8}
+    return card_with(architecture={**architecture, **changes})
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (lambda path: None, "no such file"),
         (lambda path: path.write_bytes(b"\x00" * 100), "not a safetensors file"),
         (damage({"format": "other/3"}), "format is 'other/3'"),
-        (damage({"card": "{"}), "description is damaged"),
-        (damage(card_with(flavour=1)), "description is damaged"),
-        (damage(drop=True), "do not fit its architecture"),
-        (
-            damage(card_with(architecture={"widths": [16, 16], "convolutions": 2, "groups": 8})),
-            "do not fit its architecture",
-        ),
+        (damage({"card": "{"}), "no description that can be read"),
+        (damage(card_with(flavour=1)), "flavour"),
+        (damage(card_with(sigma_min="low")), "card.sigma_min: 'low' is not of type 'number'"),
+        (damage(card_with(sigma_min=40.0)), "sigma_min = 40 and sigma_max = 30"),
+        (damage(card_with(sigma_max=float("nan"))), "sigma_max = nan"),
+        (damage(card_with(voxel_size=0.0)), "voxel size: 0 nm"),
         (damage(card_with(normalisation={"mean": 0.0, "std": 0.0})), "standard deviation"),
+        (damage(card_with(normalisation={"mean": float("inf"), "std": 1.0})), "mean is inf"),
+        (damage(drop=True), "do not fit .*: down.0.* is missing"),
+        (damage(add=True), "do not fit .*: extra is not part of it"),
+        (damage(dtype=torch.float64), "has numbers of type F64 instead of F32"),
+        (damage(shaped(widths=[16, 16])), r"do not fit .* instead of \(16,"),
+        (damage(shaped(widths=[8, 16], groups=0)), "groups: 0 is less than the minimum"),
+        (damage(shaped(widths=[8, 12])), "widths = .* must be multiples of groups = 8"),
+        (damage(shaped(convolutions=[2, 2, 2])), "convolutions = .* one for each"),
+        # More memory than any machine has, if it were allocated before it is compared.
+        (damage(shaped(widths=[8 * 10**6, 8 * 10**6])), "do not fit"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, write, message):

@@ -7,17 +7,21 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from PIL import Image
 from scipy.ndimage import gaussian_filter
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ddgm.denoiser import DenoiserCard, Normalisation, load_denoiser
 from ddgm.errors import DdgmError
 from ddgm.network import Architecture, UNet
-from ddgm.training import collect_losses, discard_checkpoints, noise_levels, train
+from ddgm.noise import ImageNoise, Purpose
+from ddgm.training import band_names, collect_losses, discard_checkpoints, noise_levels, train
 from ddgm.training_settings import TrainingSettings
 from ddgm.volume import create_volume
 
@@ -160,18 +164,117 @@ def test_losses_survive_logs_that_a_killed_run_left_behind(tmp_path):
 
 
 def test_two_processes_train_the_network_that_one_does(volume, uninterrupted, tmp_path):
-    program = tmp_path / "program.py"
-    settings = replace(SETTINGS, devices=2)
-    program.write_text(training_program(volume, settings, tmp_path / "run", tmp_path / "net"))
-    subprocess.run([sys.executable, program], check=True, timeout=300)
-    network = load_denoiser(tmp_path / "net").network
+    # Both leave the gradient of their first step, too.
+    spy = (
+        "import torch\n"
+        "from ddgm.training import NoisePrediction, first_process\n"
+        "def keep(self, optimizer):\n"
+        "    if self.trainer.global_step == 0 and first_process():\n"
+        "        each = [parameter.grad.flatten() for parameter in self.network.parameters()]\n"
+        "        torch.save(torch.cat(each), {path!r})\n"
+        "NoisePrediction.on_before_optimizer_step = keep\n"
+    )
+    gradients = []
+    for devices in (1, 2):
+        program, path = tmp_path / f"program_{devices}.py", tmp_path / f"gradient_{devices}"
+        settings = replace(SETTINGS, devices=devices, samples=0)
+        run, net = tmp_path / f"run_{devices}", tmp_path / f"net_{devices}"
+        program.write_text(
+            spy.format(path=str(path)) + training_program(volume, settings, run, net)
+        )
+        subprocess.run([sys.executable, program], check=True, timeout=300)
+        gradients.append(torch.load(path))
+    assert (gradients[1] - gradients[0]).norm() < 1e-5 * gradients[0].norm()
+
     seed_everything(SETTINGS.seed, verbose=False)
     start, alone, shared = (
         torch.cat([parameter.detach().flatten() for parameter in each.parameters()])
-        for each in (UNet(CARD.architecture), uninterrupted, network)
+        for each in (
+            UNet(CARD.architecture),
+            load_denoiser(tmp_path / "net_1").network,
+            load_denoiser(tmp_path / "net_2").network,
+        )
     )
+    assert same_weights(load_denoiser(tmp_path / "net_1").network, uninterrupted)
     # The mean of two half batches is that of the batch, but for rounding, which Adam enlarges.
     assert (shared - alone).norm() < 0.02 * (alone - start).norm()
+
+
+def test_the_validation_loss_is_that_of_the_average_and_of_its_bands(volume, tmp_path):
+    validation = torch.randn(40, 32, 32, generator=torch.Generator().manual_seed(0)).cumsum(1) / 4
+    run = replace(SETTINGS, samples=0)
+    network = train(volume, CARD, run, tmp_path, validation=validation, progress=False)
+    losses = collect_losses(tmp_path).dropna(subset="val_loss")
+    names = band_names(CARD.sigma_min, CARD.sigma_max)
+    assert names[0] == "val_loss_0.03-0.095"
+    assert list(losses["step"]) == [5, 11]
+
+    # The same images and noise again, at the levels that the documentation promises.
+    level = (torch.arange(40).double() * (5**0.5 - 1) / 2) % 1
+    sigma = (0.03 * 1000**level).float()
+    fields = ImageNoise(0, range(40), (32, 32), purpose=Purpose.VALIDATION_LOSS).draw()
+    with torch.no_grad():
+        error = network(validation + sigma[:, None, None] * fields) - fields
+    each = error.square().mean(dim=(1, 2))
+    last = losses.iloc[-1]
+    assert last["val_loss"] == pytest.approx(float(each.mean()), rel=1e-5)
+    for band, name in enumerate(names):
+        inside = (level * 6).long() == band
+        assert last[name] == pytest.approx(float(each[inside].mean()), rel=1e-5)
+    # It is told apart from images of low noise by how well the noise is seen.
+    assert last[names[-1]] < last[names[0]]
+
+
+def test_two_processes_have_the_validation_loss_of_one(volume, tmp_path):
+    validation = tmp_path / "validation.pt"
+    torch.save(torch.randn(7, 16, 16, generator=torch.Generator().manual_seed(0)), validation)
+    values = []
+    for devices in (1, 2):
+        program, run = tmp_path / f"program_{devices}.py", tmp_path / f"run_{devices}"
+        settings = replace(SETTINGS, devices=devices, steps=1, validate_every=1, samples=0)
+        text = training_program(volume, settings, run)
+        text = text.replace("progress", f"validation=torch.load({str(validation)!r}), progress")
+        program.write_text("import torch\n" + text)
+        subprocess.run([sys.executable, program], check=True, timeout=300)
+        values.append(collect_losses(run).filter(like="val_loss").iloc[-1].astype(float))
+    assert len(values[0].dropna()) >= 5  # seven images do not reach every band
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-4)
+
+
+def test_tensorboard_gets_samples_of_the_prior_beside_real_images(volume, tmp_path):
+    settings = replace(SETTINGS, samples=3)
+    train(volume, CARD, settings, tmp_path, validation=torch.randn(5, 32, 32), progress=False)
+    (log,) = (tmp_path / "tensorboard").rglob("events*")
+    events = EventAccumulator(str(log.parent)).Reload()
+    assert set(events.Tags()["images"]) == {"samples", "real"}
+    assert [event.step for event in events.Images("samples")] == [6, 12]
+    pictures = [
+        np.asarray(Image.open(BytesIO(event.encoded_image_string)))
+        for event in (*events.Images("samples"), *events.Images("real"))
+    ]
+    # Three images of the patch size each, which change as the network does; real ones do not.
+    assert all(picture.shape[0] * picture.shape[1] >= 3 * 16 * 16 for picture in pictures)
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[2], pictures[3])
+    assert all(picture.std() > 10 for picture in pictures)
+
+
+def test_samples_and_validation_leave_the_training_as_it_is(volume, uninterrupted, tmp_path):
+    validation = torch.randn(5, 32, 32)
+    network = train(volume, CARD, SETTINGS, tmp_path, validation=validation, progress=False)
+    assert same_weights(network, uninterrupted)
+
+
+def test_a_compiled_network_trains_alike(volume, uninterrupted, tmp_path):
+    settings = replace(SETTINGS, compile=True)
+    network = train(volume, CARD, settings, tmp_path, progress=False)
+    assert network.state_dict().keys() == uninterrupted.state_dict().keys()
+    seed_everything(SETTINGS.seed, verbose=False)
+    start, plain, compiled = (
+        torch.cat([parameter.detach().flatten() for parameter in each.parameters()])
+        for each in (UNet(CARD.architecture), uninterrupted, network)
+    )
+    assert (compiled - plain).norm() < 0.02 * (plain - start).norm()
 
 
 def test_checkpoints_of_other_settings_are_not_mixed_in(volume, uninterrupted, tmp_path, caplog):

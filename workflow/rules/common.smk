@@ -8,6 +8,7 @@ from ddgm.config import SYNTHETIC, check_meaning, check_schema, image_geometry, 
 from ddgm.engine import cached_path, is_fused
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
+from ddgm.pretrained import network_path
 from ddgm.training_settings import INCIDENTAL
 
 RESULTS = f"results/{config.get('run')}"
@@ -24,7 +25,7 @@ def stop(error):
 def check_once(sources):
     """Check what the configuration means: seconds, so remembered until it or ddgm changes."""
     digest = hashlib.sha256(json.dumps([config, sources], sort_keys=True).encode())
-    network = Path(config["network"]["path"] or ".")
+    network = network_path(config["network"]["path"] or ".")
     if network.is_file():
         digest.update(network.read_bytes())
     for path in sorted(LIBRARY.rglob("*.py")):
@@ -107,4 +108,7 @@ def settings_of(method):
 # The eigenbasis belongs to the geometry and to no run: every run of a checkout shares it.
 OPERATORS = "results/operators"
 EIGENBASIS = [cached_path(GEOMETRY, OPERATORS)] if is_fused(GEOMETRY) else []
-NETWORK = config["network"]["path"] or f"{RESULTS}/network/denoiser.safetensors"
+# Either of the box, a file of the user's, or trained by this run.
+NETWORK = f"{RESULTS}/network/denoiser.safetensors"
+if config["network"]["path"] is not None:
+    NETWORK = str(network_path(config["network"]["path"]))

@@ -110,3 +110,28 @@ rule figure_12:
         ),
     script:
         "../scripts/figure_12.py"
+
+
+rule prior:
+    """Images from the prior alone beside real ones, and their statistics as numbers (Fig. 2)."""
+    input:
+        samples=f"{RESULTS}/reconstructions/validation/{config['prior']['method']}.npz",
+        patches=f"{RESULTS}/patches/validation.npz",
+        others=f"{RESULTS}/patches/test.npz",
+        statistics=f"{RESULTS}/statistics.json",
+    output:
+        csv=f"{RESULTS}/tables/prior.csv",
+        pdf=f"{RESULTS}/figures/prior.pdf",
+        png=f"{RESULTS}/figures/prior.png",
+    log:
+        f"{RESULTS}/logs/prior.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        images=config["prior"]["images"],
+        library=code_of("figures", "image_statistics"),
+    script:
+        "../scripts/prior.py"

@@ -5,3 +5,4 @@ rule all:
         rules.table_1.output,
         rules.comparison.output,
         rules.figure_12.output,
+        rules.prior.output,

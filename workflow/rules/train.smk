@@ -23,7 +23,7 @@ if config["network"]["path"] is None:
         params:
             # Checkpoints lie where Snakemake does not know them: it wipes declared outputs.
             directory=f"{RESULTS}/network/training",
-            network={k: v for k, v in config["network"].items() if k != "path"},
+            network={k: v for k, v in config["network"].items() if k not in ("path", "about")},
             # Settings of the machine (devices, workers, …) change no result and retrain nothing.
             training={k: v for k, v in config["training"].items() if k not in INCIDENTAL},
             library=code_of("denoiser", "network", "noise", "patches", "training"),

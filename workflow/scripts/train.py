@@ -1,8 +1,8 @@
 import torch
 
+from ddgm.config import architecture_of
 from ddgm.console import session, show_progress
 from ddgm.denoiser import DenoiserCard, save_denoiser
-from ddgm.network import Architecture
 from ddgm.patches import PatchSet
 from ddgm.statistics import load_statistics
 from ddgm.training import (
@@ -19,11 +19,12 @@ with session(snakemake.log[0] if first_process() else None):
     torch.set_num_threads(snakemake.threads)
     params, normalisation = snakemake.params, load_statistics(snakemake.input.statistics)
     card = DenoiserCard(
-        Architecture(tuple(params.network["widths"]), params.network["convolutions"]),
+        architecture_of(params.network),
         normalisation,
         params.network["sigma_min"],
         params.network["sigma_max"],
         voxel_size=open_volume(snakemake.input.volume).pixel_size,
+        about=snakemake.config["network"]["about"],
     )
     network = train(
         snakemake.input.volume,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ddgm.methods.problem import Problem, check_image
 from ddgm.operator import LinearOperator
+from ddgm.sampling import generate
 from ddgm.schedules import generation_decay
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generation:
-    """N times x ← x − α σ_n ε_θ(x) + √(αβ) σ_n ε, from x = σ₁ ε; the data are not looked at.
-
-    What comes out shows the quality of the prior.
+    """An image of the prior, whatever the data (`ddgm.sampling.generate`): it shows its quality.
 
     Attributes
     ----------
@@ -54,10 +52,8 @@ class Generation:
 
     def solve(self, problem: Problem) -> Tensor:
         """Run Eq. 2."""
-        anew = math.sqrt(self.alpha * self.beta)
-        x = self.sigma_1 * problem.draw_noise()
-        for n, sigma in enumerate(self.schedule(), start=1):
-            noise = problem.predict_noise(x)
-            x = x - self.alpha * sigma * noise + anew * sigma * problem.draw_noise()
+
+        def check(x: Tensor, n: int, sigma: float) -> None:
             check_image(x, f"generation, iteration {n} of {self.N} at noise level {sigma:.3g}")
-        return x
+
+        return generate(problem.predict_noise, problem.draw_noise, **asdict(self), check=check)
