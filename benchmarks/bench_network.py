@@ -1,4 +1,4 @@
-"""The forward pass of the full-size network against the machine's own matrix product."""
+"""The full-size network, used and trained, against the machine's own matrix product."""
 
 from __future__ import annotations
 
@@ -10,8 +10,23 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddgm.denoiser import Denoiser
+from ddgm.network import Architecture, UNet
 
 GEMM = 4096
+
+
+def product(device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+    """Return a function that multiplies two large matrices."""
+    left, right = (torch.randn(GEMM, GEMM, device=device).to(dtype) for _ in range(2))
+
+    def multiply() -> None:
+        # PyTorch's convolutions of float32 use TF32 on a GPU, so the product may as well.
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if device.type == "cuda" else before)
+        torch.mm(left, right)
+        torch.set_float32_matmul_precision(before)
+
+    return multiply
 
 
 @pytest.mark.parametrize("batch", [4, 16])
@@ -24,20 +39,43 @@ def test_network(
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         denoiser(images[:1])
     dtype = torch.bfloat16 if half else torch.float32
-    left, right = (torch.randn(GEMM, GEMM, device=device).to(dtype) for _ in range(2))
-
-    def multiply() -> None:
-        # PyTorch's convolutions of float32 use TF32 on a GPU, so the product may as well.
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if device.type == "cuda" else before)
-        torch.mm(left, right)
-        torch.set_float32_matmul_precision(before)
-
     race(
         lambda: denoiser(images),
-        {"gemm": multiply},
+        {"gemm": product(device, dtype)},
         half=half,
         batch=batch,
         flops=batch * counter.get_total_flops(),
+        gemm_flops=2 * GEMM**3,
+    )
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_training_step(race: Callable, device: torch.device, half: bool) -> None:
+    """A step of Eq. 1 with Adam, of patches that are in memory; the loader has a benchmark too."""
+    batch = 4 if device.type == "cpu" else 64
+    torch.manual_seed(0)
+    network = UNet(Architecture()).to(device)
+    optimizer = torch.optim.Adam(network.parameters())
+    clean, noise = (torch.randn(batch, 128, 128, device=device) for _ in range(2))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(clean[:1])
+    dtype = torch.bfloat16 if half else torch.float32
+
+    @torch.enable_grad()
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            predicted = network(clean + noise)
+        loss = (predicted.float() - noise).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    race(
+        step,
+        {"gemm": product(device, dtype)},
+        half=half,
+        batch=batch,
+        # Backward passes to the features and to the weights cost one forward pass each.
+        flops=3 * batch * counter.get_total_flops(),
         gemm_flops=2 * GEMM**3,
     )

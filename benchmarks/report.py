@@ -113,6 +113,23 @@ def ratios(results: Results) -> Iterator[Row]:
         dtype = "bfloat16 (autocast)" if entry["half"] else "float32"
         what = f"network in {dtype}, batch {entry['batch']}, of the rate of a 4096³ matrix product"
         yield Row(name, what, fraction, "{:.0%}", None if entry["half"] else 0.6, True)
+    for entry in results.all("test_training_step"):
+        fraction = entry["flops"] / entry["gemm_flops"] * times_faster(entry, "gemm")
+        dtype = "bfloat16 (autocast)" if entry["half"] else "float32"
+        what = f"training step in {dtype}, batch {entry['batch']}, of that rate ⁴"
+        yield Row(name, what, fraction, "{:.0%}", 0.5, True)
+    for entry in results.all("test_loader"):
+        workers = f"{entry['workers']} worker{'s' if entry['workers'] > 1 else ''}"
+        what = f"training patches of 128 × 128 a second from Zarr, {workers}"
+        yield Row(name, what, entry["rate"], "{:.0f}", 2000, True)
+        grown = entry["memory"][-1] / entry["memory"][0]
+        yield Row(
+            name,
+            f"memory after 10,000 batches, times that after 1,000, {workers}",
+            grown,
+            "{:.2f}",
+            1.1,
+        )
 
 
 def seconds(results: Results) -> Iterator[list[str]]:
@@ -164,6 +181,10 @@ def notes(results: Results) -> str:
             "² The time that a sum takes to read as many bytes as the step reads of eigenvectors "
             f"({entry['bytes_read'] / 1e6:.0f} MB), in the same rounds.",
         ]
+    text.append(
+        "⁴ Forward and backward passes, counted as three forward ones, and Adam; the patches are "
+        "in memory."
+    )
     text.append("³ The paper's DDGM reconstruction takes 150. These two did not take turns.")
     return "\n\n".join(text) + "\n"
 

@@ -283,7 +283,7 @@ def architecture_of(network: Mapping[str, Any]) -> Architecture:
     """Return the architecture that the configuration of a network describes."""
     from ddgm.network import Architecture
 
-    keys = ("widths", "convolutions", "packing", "normalise", "shortcut")
+    keys = ("widths", "convolutions", "packing", "normalise")
     return Architecture(**{key: network[key] for key in keys})
 
 

@@ -103,11 +103,11 @@ def prior_samples(
         columns, rows = 4, -(-count // 4)
         wide = 1.0 * columns
         figure = Figure(figsize=(wide * len(sets), rows + 2.6), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=[rows + 0.3, 2.3])
+        halves: Any = figure.subfigures(2, 1, height_ratios=[rows + 0.3, 2.3])
+        top, bottom = halves
         low, high = np.percentile(sets[0][1], [0.5, 99.5])
-        for part, (label, images) in zip(
-            top.subfigures(1, len(sets), squeeze=False)[0], sets, strict=True
-        ):
+        parts = top.subfigures(1, len(sets), squeeze=False)[0]
+        for part, (label, images) in zip(parts, sets, strict=True):
             part.suptitle(label, fontsize=8)
             panels = part.subplots(rows, columns, squeeze=False).ravel()
             for panel in panels:

@@ -35,10 +35,6 @@ class Architecture:
         depth), and are unpacked at the end: with 2 the finest level has a quarter of the positions.
     normalise : {"convolution", "residual"}
         Group normalisation before every convolution, or once in each residual branch of two.
-    shortcut : bool
-        Predict only what the input's own scale does not tell. Images of unit variance have
-        E[ε u] = √(1 − 1/rms²) with the network's input u = (x + σ ε)/rms; that multiple of u is
-        added to the output, which at high noise levels leaves next to nothing to predict.
     """
 
     widths: tuple[int, ...] = (128, 128, 128, 128, 128)
@@ -46,7 +42,6 @@ class Architecture:
     groups: int = 8
     packing: int = 1
     normalise: str = "convolution"
-    shortcut: bool = False
 
     def __post_init__(self) -> None:
         # Frozen, but lists of a configuration or a file become what the annotations say.
@@ -171,8 +166,7 @@ class UNet(nn.Module):
             )
         packing = self.architecture.packing
         rms = image.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-6)
-        scaled = image / rms
-        packed = functional.pixel_unshuffle(scaled.unsqueeze(1), packing)
+        packed = functional.pixel_unshuffle((image / rms).unsqueeze(1), packing)
         # Half precision would round an image by a good part of the smallest noise level, 0.03; the
         # many maps of the inlet do not lose it.
         with torch.autocast(image.device.type, enabled=False):
@@ -188,7 +182,5 @@ class UNet(nn.Module):
         for level in reversed(range(len(self.up))):
             features = functional.interpolate(self.widen[level](features), scale_factor=2.0)
             features = self.up[level](features + skips[level])
-        noise = functional.pixel_shuffle(self.outlet(features), packing).squeeze(1)
-        if self.architecture.shortcut:
-            noise = noise.float() + scaled * (1 - rms.pow(-2)).clamp_min(0).sqrt()
-        return noise
+        noise: Tensor = functional.pixel_shuffle(self.outlet(features), packing)
+        return noise.squeeze(1)

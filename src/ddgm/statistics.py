@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from ddgm.denoiser import Normalisation
@@ -53,6 +54,32 @@ def volume_statistics(volume: Volume, *, progress: bool = False) -> Normalisatio
         mean += delta * block.size / total
         count = total
     return Normalisation(mean=mean, std=(squares / count) ** 0.5)
+
+
+def check_normalised(images: Tensor) -> None:
+    """Refuse images whose grey values are not what their normalisation is for.
+
+    Of another volume of the same kind the mean is a little off zero and the standard deviation a
+    little off one; of one with another range, contrast or sign they are far off.
+
+    Parameters
+    ----------
+    images : Tensor
+        (count, rows, columns), normalised.
+
+    Raises
+    ------
+    DdgmError
+        If the mean is further than 1 from zero, or the standard deviation not within a factor of
+        2 of one.
+    """
+    mean, std = float(images.mean()), float(images.std())
+    if abs(mean) > 1 or not 0.5 < std < 2:
+        raise DdgmError(
+            f"normalisation: in the network's units the images have mean {mean:.3g} and standard "
+            f"deviation {std:.3g} instead of about 0 and 1: their grey values are not those that "
+            "the network was trained on; rescale the volume, or train a network on it"
+        )
 
 
 def save_statistics(statistics: Normalisation, path: Path | str) -> None:

@@ -45,7 +45,7 @@ def test_the_papers_network_has_8_million_parameters():
         Architecture((8, 16, 24), 2),
         Architecture((8, 16), (1, 3), packing=2),
         Architecture((16,), 2, packing=4),
-        Architecture((8, 16), 3, normalise="residual", shortcut=True),
+        Architecture((8, 16), 3, normalise="residual"),
     ],
     ids=str,
 )
@@ -58,18 +58,6 @@ def test_prediction_does_not_depend_on_the_scale_of_the_input():
     # ε is unscaled, and the network is blind to σ: an image of pure noise has one answer.
     net, image = network(), torch.randn(3, 16, 16)
     torch.testing.assert_close(net(image), net(1000 * image), rtol=1e-4, atol=1e-4)
-
-
-def test_a_shortcut_knows_pure_noise_without_any_training():
-    noise = torch.randn(2, 64, 64)
-    untrained = UNet(Architecture((8, 8), 1, shortcut=True))
-    with torch.no_grad():
-        for parameter in untrained.outlet.parameters():
-            parameter.zero_()
-        assert (untrained(30 * noise) - noise).square().mean() < 1e-3
-        # Of an image without noise it knows that there is none.
-        image = noise / noise.square().mean(dim=(1, 2), keepdim=True).sqrt()
-        assert untrained(image).abs().max() < 0.01
 
 
 def test_images_of_a_batch_do_not_mix():

@@ -67,9 +67,10 @@ if config["network"]["path"] is None:
 else:
 
     rule statistics_of_network:
-        """The normalisation that the given network was trained with."""
+        """The normalisation that the given network was trained with, if it suits the images."""
         input:
             network=NETWORK,
+            patches=f"{RESULTS}/patches/validation.npz",
         output:
             f"{RESULTS}/statistics.json",
         log:
