@@ -273,6 +273,13 @@ def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:
     architecture = _renamed("network", lambda: architecture_of(network))
     _check_stride("training.patch_size", training["patch_size"], architecture, "network.widths")
     _check_stride("patches.size", size, architecture, "network.widths")
+    if training["devices"] != "auto":
+        processes = training["devices"] * training["nodes"]
+        if training["batch"] % processes:
+            raise DdgmError(
+                f"config: training.batch = {training['batch']} cannot be divided evenly among "
+                f"training.devices × training.nodes = {processes} processes"
+            )
     train = _part(config, "train")
     _check_patch("training.patch_size", training["patch_size"], *train.shape[1:], "train")
     _check_pixel_sizes("volumes.train", train.pixel_size, evaluation.pixel_size)
@@ -291,7 +298,7 @@ def _check_stride(key: str, size: int, architecture: Architecture, source: str) 
     if size % architecture.stride:
         raise DdgmError(
             f"config: {key} = {size} must be a multiple of {architecture.stride} for the "
-            f"{len(architecture.widths)} levels of {source}"
+            f"{len(architecture.widths)} levels and packing {architecture.packing} of {source}"
         )
 
 

@@ -18,7 +18,12 @@ from ddgm.patches import (
     extract_patches,
     section_ranges,
 )
-from ddgm.statistics import load_statistics, save_statistics, volume_statistics
+from ddgm.statistics import (
+    check_normalised,
+    load_statistics,
+    save_statistics,
+    volume_statistics,
+)
 from ddgm.volume import create_volume, open_volume
 
 UNIT = Normalisation(mean=0.0, std=1.0)
@@ -69,6 +74,26 @@ def test_statistics_name_the_place_of_a_value_that_is_not_finite(tmp_path):
     values[8, 17, 3] = np.nan
     with pytest.raises(DdgmError, match=r"not finite at \(8, 16, 0\)"):
         volume_statistics(write_volume(tmp_path / "v.zarr", values))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fits"),
+    [
+        (60, 200, True),  # what the network was trained on, about
+        (70, 215, True),
+        (0.2, 0.8, False),  # another range
+        (60, 75, False),  # no contrast
+        (120, 255, False),
+    ],
+)
+def test_images_of_other_grey_values_than_the_networks_are_refused(low, high, fits):
+    grey = low + (high - low) * torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = (grey - 130) / 40
+    if fits:
+        check_normalised(images)
+    else:
+        with pytest.raises(DdgmError, match=r"instead of about 0 and 1: their grey values"):
+            check_normalised(images)
 
 
 def test_statistics_survive_their_file(tmp_path):

@@ -54,7 +54,7 @@ def test_a_name_and_a_path_are_told_apart(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_those_that_there_are():
-    with pytest.raises(DdgmError, match="fib26: no such file; in the box are .*fib25-16nm"):
+    with pytest.raises(DdgmError, match=r"fib26: no such file; in the box are .*fib25-16nm"):
         load_denoiser("fib26")
 
 

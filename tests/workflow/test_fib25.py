@@ -1,6 +1,7 @@
 """The chain on real FIB-SEM data, where they are at hand."""
 
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,25 @@ pytestmark = pytest.mark.skipif(
     not os.environ.get("DDGM_DATA_DIR"),
     reason="DDGM_DATA_DIR does not name the folder of the FIB-25 volumes",
 )
+
+
+def planned(checkout, *arguments):
+    data = os.environ["DDGM_DATA_DIR"]
+    command = ("-n", "table_1", "--configfile", "config/fib25.yaml", *arguments)
+    status, output = checkout.snakemake(*command, DDGM_DATA_DIR=data)
+    assert status == 0, output
+    return output
+
+
+def test_the_network_in_the_box_is_used_and_one_key_trains_anew(checkout):
+    output = planned(checkout)
+    assert re.search(r"^statistics_of_network +1$", output, re.MULTILINE)
+    assert re.search(r"^download +1$", output, re.MULTILINE)
+    assert not re.search(r"^train ", output, re.MULTILINE)
+
+    output = planned(checkout, "--config", "network={path: null}")
+    assert re.search(r"^train +1$", output, re.MULTILINE)
+    assert re.search(r"^download +2$", output, re.MULTILINE)
 
 
 def test_the_algebraic_methods_best_number_of_steps_is_near_the_papers(checkout):
