@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 from ddgm.image_statistics import radial_power_spectrum
 
@@ -118,10 +119,12 @@ def prior_samples(
                 _scale_bar(panels[0], voxel_size)
         histogram, spectrum = bottom.subplots(1, 2)
         darkest, brightest = np.percentile(sets[0][1], [0.01, 99.99])
-        bins = np.linspace(darkest, brightest, 80)
+        bins = np.linspace(darkest, brightest, 200)
         for (label, images), colour, style in zip(sets, _COLOURS, _LINES, strict=False):
             kept = {"color": colour, "linestyle": style, "lw": 1.2}
             density, _ = np.histogram(images, bins, density=True)
+            # Real images have whole grey values, which a finer histogram would show as a comb.
+            density = gaussian_filter1d(density, 5)
             histogram.plot((bins[1:] + bins[:-1]) / 2, density, **kept, label=label)
             frequency, power = radial_power_spectrum(images)
             spectrum.loglog(frequency, power, **kept)
@@ -131,31 +134,49 @@ def prior_samples(
         return figure
 
 
-def loss_curves(losses: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
-    """Show the validation loss of trainings, over the steps and, at the end, by noise level.
+def training_curve(losses: pd.DataFrame) -> Figure:
+    """Show the losses of a training over its steps and, at its end, by noise level.
 
     Parameters
     ----------
-    losses : sequence of (str, DataFrame)
-        A label and what `ddgm.training.collect_losses` returns.
+    losses : DataFrame
+        What `ddgm.training.collect_losses` returns.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.9, 2.4), layout="constrained")
         course, bands = figure.subplots(1, 2)
-        for (label, table), colour in zip(losses, _COLOURS, strict=False):
-            validated = table.dropna(subset="val_loss")
-            course.plot(
-                validated["step"] + 1, validated["val_loss"], ".-", lw=1, ms=3, color=colour
-            )
-            course.plot([], [], ".-", color=colour, label=label)
-            names = [name for name in table.columns if name.startswith("val_loss_")]
-            edges = [tuple(map(float, name.split("_")[2].split("-"))) for name in names]
-            centres = [np.sqrt(low * high) for low, high in edges]
-            last = validated[names].iloc[-1].to_numpy(dtype=float)
-            bands.loglog(centres, last, "o-", ms=3, lw=1, color=colour)
-        course.set(xlabel="training step", ylabel="validation loss, mean (ε − ε_θ)²")
+        trained = losses.dropna(subset="train_loss")
+        validated = losses.dropna(subset="val_loss")
+        # Single batches say little: a mean over a twentieth of the training is drawn.
+        smooth = trained["train_loss"].rolling(max(1, len(trained) // 20), min_periods=1).mean()
+        course.plot(trained["step"] + 1, smooth, lw=1, color=_COLOURS[2], label="training")
+        course.plot(
+            validated["step"] + 1,
+            validated["val_loss"],
+            "o-",
+            ms=3,
+            lw=1,
+            color=_COLOURS[1],
+            label="validation",
+        )
+        course.set(xlabel="training step", ylabel="loss, mean (ε − ε_θ)²", yscale="log")
+        for axis_formatter in (course.yaxis.set_major_formatter, course.yaxis.set_minor_formatter):
+            axis_formatter("{x:g}")
         course.legend(frameon=False)
-        bands.set(xlabel="noise level σ", ylabel="validation loss at the end")
+        names = [name for name in losses.columns if name.startswith("val_loss_")]
+        for (_, row), line in zip(validated.iloc[[0, -1]].iterrows(), ("--", "-"), strict=False):
+            levels = [np.sqrt(np.prod(np.array(name[9:].split("-"), float))) for name in names]
+            bands.loglog(
+                levels,
+                row[names].to_numpy(dtype=float),
+                f"o{line}",
+                ms=3,
+                lw=1,
+                color=_COLOURS[1],
+                label=f"step {int(row['step']) + 1:,}",
+            )
+        bands.set(xlabel="noise level σ", ylabel="validation loss")
+        bands.legend(frameon=False)
         return figure
 
 

@@ -38,7 +38,7 @@ def test_one_command_goes_from_a_volume_to_table_1(finished):
     assert np.isfinite(table[["mse", "mse_se", "ssim", "ssim_se"]].to_numpy()).all()
     for name in ("tables/table_1.md", "tables/table_1.tex", "network/losses.csv"):
         assert (results / name).stat().st_size > 0
-    for name in ("comparison", "figure_12", "prior"):
+    for name in ("comparison", "figure_12", "prior", "training"):
         assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 

@@ -29,3 +29,22 @@ if config["network"]["path"] is None:
             library=code_of("denoiser", "network", "noise", "patches", "training"),
         script:
             "../scripts/train.py"
+
+    rule training_curve:
+        """The course of the losses, and the validation loss by noise level at the end."""
+        input:
+            f"{RESULTS}/network/losses.csv",
+        output:
+            pdf=f"{RESULTS}/figures/training.pdf",
+            png=f"{RESULTS}/figures/training.png",
+        log:
+            f"{RESULTS}/logs/training_curve.log",
+        conda:
+            "../../envs/ddgm.yaml"
+        resources:
+            mem_mb=2000,
+            runtime=10,
+        params:
+            library=code_of("figures"),
+        script:
+            "../scripts/training_curve.py"
