@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import jsonschema
 import yaml
 from jsonschema.exceptions import ValidationError, best_match
 
 from ddgm.errors import DdgmError, SettingError
+from ddgm.schema import StrictValidator
 
 if TYPE_CHECKING:
     from ddgm.denoiser import DenoiserCard
@@ -23,21 +22,6 @@ if TYPE_CHECKING:
     from ddgm.volume import Box
 
 T = TypeVar("T")
-
-# JSON takes 32.0 for an integer and knows neither nan nor inf; Python's numbers are stricter.
-_Validator: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-            "number": lambda _, value: (
-                isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-            ),
-        }
-    ),
-)
 
 SYNTHETIC = "synthetic"
 DATA_DIR_VARIABLE = "DDGM_DATA_DIR"
@@ -59,7 +43,7 @@ def check_schema(config: Mapping[str, Any], schema: Path | str) -> None:
         Naming the first wrong key, its value and what is allowed.
     """
     rules = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
-    error = best_match(_Validator(rules).iter_errors(dict(config)))
+    error = best_match(StrictValidator(rules).iter_errors(dict(config)))
     if error is not None:
         raise DdgmError(_describe(error))
 
@@ -134,6 +118,7 @@ def check_meaning(config: Mapping[str, Any]) -> None:
                 f"config: comparison.images = {shown}, but methods.{name}.images = {row['images']}"
             )
     _check_names(config)
+    _check_prior(config)
     _check_network(config, evaluation)
     _check_methods(config)
 
@@ -257,6 +242,22 @@ def _check_names(config: Mapping[str, Any]) -> None:
                 )
 
 
+def _check_prior(config: Mapping[str, Any]) -> None:
+    name, shown = config["prior"]["method"], config["prior"]["images"]
+    row, validation = config["methods"][name], config["patches"]["validation"]
+    if row["method"] != "generation":
+        raise DdgmError(
+            f"config: prior.method = {name}: methods.{name}.method is {row['method']}; only "
+            "generation draws from the prior alone"
+        )
+    drawn = min(row.get("images", validation), validation)
+    if shown > drawn:
+        raise DdgmError(
+            f"config: prior.images = {shown}: only {drawn} are drawn (patches.validation, "
+            f"methods.{name}.images)"
+        )
+
+
 def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:
     network, training, size = config["network"], config["training"], config["patches"]["size"]
     if network["path"] is not None:
@@ -280,6 +281,16 @@ def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:
                 f"config: training.batch = {training['batch']} cannot be divided evenly among "
                 f"training.devices × training.nodes = {processes} processes"
             )
+        if config["patches"]["validation"] < processes:
+            raise DdgmError(
+                f"config: patches.validation = {config['patches']['validation']}: fewer images "
+                f"than training.devices × training.nodes = {processes} processes"
+            )
+    if training["validate_every"] > training["steps"]:
+        raise DdgmError(
+            f"config: training.validate_every = {training['validate_every']}: more than "
+            f"training.steps = {training['steps']}, so that nothing would be validated"
+        )
     train = _part(config, "train")
     _check_patch("training.patch_size", training["patch_size"], *train.shape[1:], "train")
     _check_pixel_sizes("volumes.train", train.pixel_size, evaluation.pixel_size)

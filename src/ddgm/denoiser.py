@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import jsonschema
 import safetensors
 import safetensors.torch
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from ddgm.errors import DdgmError
 from ddgm.network import NORMALISE, Architecture, UNet
 from ddgm.pretrained import network_path, pretrained_names
+from ddgm.schema import StrictValidator
 
 FORMAT = "ddgm-denoiser/1"
 
@@ -161,7 +161,7 @@ def read_card(path: Path | str) -> DenoiserCard:
         values = json.loads(metadata["card"])
     except (KeyError, ValueError) as error:
         raise DdgmError(f"network {path}: it has no description that can be read") from error
-    problem = best_match(jsonschema.Draft202012Validator(_CARD).iter_errors(values))
+    problem = best_match(StrictValidator(_CARD).iter_errors(values))
     if problem is not None:
         where = problem.json_path.replace("$", "card", 1)
         raise DdgmError(f"network {path}: its description is damaged: {where}: {problem.message}")
@@ -199,7 +199,7 @@ def load_denoiser(
     """
     path = network_path(path)
     card = read_card(path)
-    # Compared before anything is allocated: a file may claim any size.
+    # Compared before anything is allocated: a file may claim more than the machine has.
     with torch.device("meta"):
         network = UNet(card.architecture)
     with safetensors.safe_open(path, framework="pt") as file:
@@ -230,8 +230,10 @@ def _check_weights(network: UNet, file: Any, name: str) -> None:
 
 
 _NUMBER = {"type": "number"}
-_WHOLE = {"type": "integer", "minimum": 1}
-_WHOLES = {"type": "array", "items": _WHOLE, "minItems": 1}
+# Far above any sensible network, far below what cannot be laid out.
+_WHOLE = {"type": "integer", "minimum": 1, "maximum": 4096}
+_WHOLES = {"type": "array", "items": _WHOLE, "minItems": 1, "maxItems": 12}
+_DEPTH = {**_WHOLE, "maximum": 64}
 
 
 def _closed(properties: dict[str, Any], optional: Collection[str] = ()) -> dict[str, Any]:
@@ -249,9 +251,9 @@ _CARD = _closed(
         "architecture": _closed(
             {
                 "widths": _WHOLES,
-                "convolutions": {"anyOf": [_WHOLE, _WHOLES]},
+                "convolutions": {"anyOf": [_DEPTH, {**_WHOLES, "items": _DEPTH}]},
                 "groups": _WHOLE,
-                "packing": _WHOLE,
+                "packing": _DEPTH,
                 "normalise": {"enum": list(NORMALISE)},
             },
             optional=["packing", "normalise"],

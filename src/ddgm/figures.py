@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from ddgm.image_statistics import radial_power_spectrum
+from ddgm.training_settings import band_edges
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles for prints in grey.
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
@@ -102,20 +103,19 @@ def prior_samples(
     """
     with mpl.rc_context(_STYLE):
         columns, rows = 4, -(-count // 4)
-        wide = 1.0 * columns
-        figure = Figure(figsize=(wide * len(sets), rows + 2.6), layout="constrained")
+        figure = Figure(figsize=(columns * len(sets), rows + 2.6), layout="constrained")
         halves: Any = figure.subfigures(2, 1, height_ratios=[rows + 0.3, 2.3])
         top, bottom = halves
         low, high = np.percentile(sets[0][1], [0.5, 99.5])
         parts = top.subfigures(1, len(sets), squeeze=False)[0]
-        for part, (label, images) in zip(parts, sets, strict=True):
+        for index, (part, (label, images)) in enumerate(zip(parts, sets, strict=True)):
             part.suptitle(label, fontsize=8)
             panels = part.subplots(rows, columns, squeeze=False).ravel()
             for panel in panels:
                 panel.set_axis_off()
             for panel, image in zip(panels, images[:count], strict=False):
                 _show(panel, image, low, high)
-            if label == sets[0][0]:
+            if index == 0:
                 _scale_bar(panels[0], voxel_size)
         histogram, spectrum = bottom.subplots(1, 2)
         darkest, brightest = np.percentile(sets[0][1], [0.01, 99.99])
@@ -160,12 +160,13 @@ def training_curve(losses: pd.DataFrame) -> Figure:
             label="validation",
         )
         course.set(xlabel="training step", ylabel="loss, mean (ε − ε_θ)²", yscale="log")
-        for axis_formatter in (course.yaxis.set_major_formatter, course.yaxis.set_minor_formatter):
-            axis_formatter("{x:g}")
+        course.yaxis.set_major_formatter("{x:g}")
+        course.yaxis.set_minor_formatter("{x:g}")
         course.legend(frameon=False)
         names = [name for name in losses.columns if name.startswith("val_loss_")]
-        for (_, row), line in zip(validated.iloc[[0, -1]].iterrows(), ("--", "-"), strict=False):
-            levels = [np.sqrt(np.prod(np.array(name[9:].split("-"), float))) for name in names]
+        ends = validated.iloc[sorted({0, len(validated) - 1})] if len(validated) else validated
+        for (_, row), line in zip(ends.iterrows(), ("-", "--"), strict=False):
+            levels = [np.sqrt(np.prod(band_edges(name))) for name in names]
             bands.loglog(
                 levels,
                 row[names].to_numpy(dtype=float),
@@ -176,7 +177,8 @@ def training_curve(losses: pd.DataFrame) -> Figure:
                 label=f"step {int(row['step']) + 1:,}",
             )
         bands.set(xlabel="noise level σ", ylabel="validation loss")
-        bands.legend(frameon=False)
+        if len(ends):
+            bands.legend(frameon=False)
         return figure
 
 

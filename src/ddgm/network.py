@@ -120,7 +120,7 @@ class UNet(nn.Module):
     Parameters
     ----------
     architecture : Architecture
-        Widths and depth.
+        Its shape.
     """
 
     def __init__(self, architecture: Architecture) -> None:

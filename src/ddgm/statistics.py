@@ -60,7 +60,8 @@ def check_normalised(images: Tensor) -> None:
     """Refuse images whose grey values are not what their normalisation is for.
 
     Of another volume of the same kind the mean is a little off zero and the standard deviation a
-    little off one; of one with another range, contrast or sign they are far off.
+    little off one; of one with another range or contrast they are far off. (Black and white
+    exchanged is not noticed: it leaves both as they are.)
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -24,6 +23,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQD
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchmetrics import MeanMetric
 
@@ -33,23 +33,15 @@ from ddgm.network import UNet
 from ddgm.noise import ImageNoise, Purpose, seeded_generator
 from ddgm.patches import StepSampler, TrainingPatches
 from ddgm.sampling import generate
-from ddgm.training_settings import TrainingSettings
+from ddgm.training_settings import BANDS, TrainingSettings, band_names
 
 logger = logging.getLogger(__name__)
-
-BANDS = 6  # of noise levels, of which each has a validation loss of its own
 
 
 def noise_levels(shape: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     """Draw log-uniform noise levels, (shape,) float32 (Sec. 3)."""
     uniform = torch.rand(shape, generator=generator, device=generator.device)
     return low * (high / low) ** uniform
-
-
-def band_names(low: float, high: float) -> list[str]:
-    """Return the columns of the validation losses of bands, equal in log σ, lowest first."""
-    edges = [low * (high / low) ** (band / BANDS) for band in range(BANDS + 1)]
-    return [f"val_loss_{a:.2g}-{b:.2g}" for a, b in itertools.pairwise(edges)]
 
 
 class NoisePrediction(pl.LightningModule):
@@ -59,8 +51,9 @@ class NoisePrediction(pl.LightningModule):
         super().__init__()
         self.network = network
         self.settings = settings
-        self.val_loss = MeanMetric()
-        bands = [MeanMetric() for _ in range(BANDS)]
+        # Losses that are not numbers are to be seen, not left out of the mean.
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        bands = [MeanMetric(nan_strategy="disable") for _ in range(BANDS)]
         self.val_bands: Iterable[MeanMetric] = nn.ModuleList(bands)  # type: ignore[assignment]
         self._train_network: Callable[[Tensor], Tensor] = network.forward
 
@@ -90,7 +83,7 @@ class NoisePrediction(pl.LightningModule):
                 f"training.learning_rate (now {settings.learning_rate:g}) or set "
                 f"training.gradient_clip"
             )
-        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: list[Tensor], index: int) -> None:
@@ -98,7 +91,8 @@ class NoisePrediction(pl.LightningModule):
         clean, identities = batch
         low, high = self.settings.sigma_min, self.settings.sigma_max
         # Multiples of the golden ratio spread the images evenly over the noise levels.
-        position = (identities.double() * (math.sqrt(5) - 1) / 2) % 1
+        position = (identities.cpu().double() * (math.sqrt(5) - 1) / 2) % 1
+        bands = (position * BANDS).long().to(clean.device)
         sigma = (low * (high / low) ** position).to(clean)
         shape = (clean.shape[1], clean.shape[2])
         noise = ImageNoise(
@@ -108,7 +102,7 @@ class NoisePrediction(pl.LightningModule):
         losses = (predicted.float() - noise).square().mean(dim=(1, 2))
         self.val_loss.update(losses)
         for band, each in enumerate(self.val_bands):
-            each.update(losses[(position * BANDS).long() == band])
+            each.update(losses[bands == band])
         if index == 0:
             self._show_samples(clean)
 
@@ -118,7 +112,8 @@ class NoisePrediction(pl.LightningModule):
         for name, metric in zip(names, [self.val_loss, *self.val_bands], strict=True):
             value = metric.compute()  # of all processes together
             metric.reset()
-            if not torch.isnan(value):  # a band without images
+            # A band without images has no mean; the whole shows a loss that is not a number.
+            if name == "val_loss" or not torch.isnan(value):
                 self.log(name, value, prog_bar=name == "val_loss", sync_dist=True)
 
     def _show_samples(self, real: Tensor) -> None:
@@ -187,6 +182,11 @@ class PatchFeed(pl.LightningDataModule):
             return []
         assert self.trainer is not None
         rank, replicas = self.trainer.global_rank, self.trainer.world_size
+        if len(self.validation) < replicas:
+            raise DdgmError(
+                f"training: {len(self.validation)} validation images cannot be divided among "
+                f"{replicas} processes"
+            )
         images = TensorDataset(self.validation, torch.arange(len(self.validation)))
         own = Subset(images, range(rank, len(images), replicas))
         return DataLoader(own, batch_size=max(1, self.settings.batch // replicas))
@@ -251,7 +251,7 @@ def train(
     if settings.patch_size % stride:
         raise DdgmError(
             f"training: patch size {settings.patch_size} is not a multiple of {stride}, which "
-            f"{len(card.architecture.widths)} levels need"
+            f"{len(card.architecture.widths)} levels and packing {card.architecture.packing} need"
         )
     directory = Path(directory)
     checkpoints = directory / "checkpoints"
@@ -308,6 +308,12 @@ def train(
         feed = PatchFeed(patches, validation, settings)
         with _shared_threads(trainer):
             trainer.fit(module, feed, ckpt_path=last, weights_only=False)
+    except TorchDynamoException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DdgmError(
+            "training: the network cannot be compiled here; set training.compile to false "
+            f"({reason})"
+        ) from error
     except MisconfigurationException as error:
         reason = " ".join(str(error).split())
         raise DdgmError(f"training: this machine cannot run these settings: {reason}") from error

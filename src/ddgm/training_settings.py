@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# Settings that decide where and how fast a network is trained, not what comes out.
+BANDS = 6  # of noise levels, of which each has a validation loss of its own
+
+# Settings that decide where and how fast a network is trained, not what comes out but for rounding.
 INCIDENTAL = frozenset(
     {
         "accelerator",
@@ -76,15 +79,15 @@ class TrainingSettings:
     gradient_clip: float = 0.0
     sigma_min: float = 0.03
     sigma_max: float = 30.0
-    precision: str = "32-true"
+    precision: str = "bf16-mixed"
     accelerator: str = "auto"
     devices: int | str = "auto"
     nodes: int = 1
-    workers: int = 2
+    workers: int = 4
     checkpoint_every: int = 1000
     validate_every: int = 5000
     log_every: int = 50
-    samples: int = 4
+    samples: int = 8
     compile: bool = False
     seed: int = 0
 
@@ -92,3 +95,21 @@ class TrainingSettings:
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result; a checkpoint of others is of another run."""
         return {name: value for name, value in asdict(self).items() if name not in INCIDENTAL}
+
+
+def band_names(low: float, high: float) -> list[str]:
+    """Return the columns of the validation losses of bands of noise levels, lowest first.
+
+    Parameters
+    ----------
+    low, high : float
+        Lowest and highest noise level; the bands are equal in log σ.
+    """
+    edges = [low * (high / low) ** (band / BANDS) for band in range(BANDS + 1)]
+    return [f"val_loss_{a:.5g}_to_{b:.5g}" for a, b in itertools.pairwise(edges)]
+
+
+def band_edges(name: str) -> tuple[float, float]:
+    """Return the lowest and the highest noise level of a column that `band_names` named."""
+    low, high = name.removeprefix("val_loss_").split("_to_")
+    return float(low), float(high)

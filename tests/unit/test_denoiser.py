@@ -196,10 +196,13 @@ def shaped(**changes):
         (damage(card_with(flavour=1)), "flavour"),
         (damage(card_with(sigma_min="low")), "card.sigma_min: 'low' is not of type 'number'"),
         (damage(card_with(sigma_min=40.0)), "sigma_min = 40 and sigma_max = 30"),
-        (damage(card_with(sigma_max=float("nan"))), "sigma_max = nan"),
+        (damage(card_with(sigma_max=float("nan"))), "card.sigma_max: nan is not of type"),
         (damage(card_with(voxel_size=0.0)), "voxel size: 0 nm"),
         (damage(card_with(normalisation={"mean": 0.0, "std": 0.0})), "standard deviation"),
-        (damage(card_with(normalisation={"mean": float("inf"), "std": 1.0})), "mean is inf"),
+        (
+            damage(card_with(normalisation={"mean": float("inf"), "std": 1.0})),
+            "mean: inf is not of type",
+        ),
         (damage(drop=True), "do not fit .*: down.0.* is missing"),
         (damage(add=True), "do not fit .*: extra is not part of it"),
         (damage(dtype=torch.float64), "has numbers of type F64 instead of F32"),
@@ -207,8 +210,11 @@ def shaped(**changes):
         (damage(shaped(widths=[8, 16], groups=0)), "groups: 0 is less than the minimum"),
         (damage(shaped(widths=[8, 12])), "widths = .* must be multiples of groups = 8"),
         (damage(shaped(convolutions=[2, 2, 2])), "convolutions = .* one for each"),
-        # More memory than any machine has, if it were allocated before it is compared.
-        (damage(shaped(widths=[8 * 10**6, 8 * 10**6])), "do not fit"),
+        (damage(shaped(widths=[8.0, 16.0])), "widths.* is not of type 'integer'"),
+        (damage(shaped(convolutions=5000)), "convolutions"),
+        (damage(shaped(widths=[8 * 10**12, 8])), "greater than the maximum"),
+        # 600 GB, if it were allocated before it is compared.
+        (damage(shaped(widths=[4096] * 9, convolutions=64)), "do not fit"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, write, message):

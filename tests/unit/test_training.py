@@ -16,13 +16,15 @@ from lightning.pytorch import seed_everything
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch._dynamo.utils import counters
 
 from ddgm.denoiser import DenoiserCard, Normalisation, load_denoiser
 from ddgm.errors import DdgmError
 from ddgm.network import Architecture, UNet
-from ddgm.noise import ImageNoise, Purpose
-from ddgm.training import band_names, collect_losses, discard_checkpoints, noise_levels, train
-from ddgm.training_settings import TrainingSettings
+from ddgm.noise import ImageNoise, Purpose, seeded_generator
+from ddgm.patches import StepSampler, TrainingPatches
+from ddgm.training import collect_losses, discard_checkpoints, noise_levels, train
+from ddgm.training_settings import TrainingSettings, band_edges, band_names
 from ddgm.volume import create_volume
 
 CARD = DenoiserCard(Architecture((8, 16), 2), Normalisation(0.0, 1.0), 0.03, 30.0, 16.0)
@@ -37,6 +39,7 @@ SETTINGS = TrainingSettings(
     accelerator="cpu",
     devices=1,
     workers=0,
+    precision="32-true",
     checkpoint_every=2,
     validate_every=6,
     log_every=1,
@@ -106,7 +109,37 @@ def test_the_same_seed_gives_the_same_network(volume, uninterrupted, tmp_path):
     assert same_weights(train(volume, CARD, SETTINGS, tmp_path, progress=False), uninterrupted)
 
 
-def test_a_killed_run_goes_on_to_the_very_same_network(volume, uninterrupted, tmp_path, caplog):
+def test_training_is_the_loop_that_the_settings_describe(volume, uninterrupted):
+    seed_everything(SETTINGS.seed, verbose=False)
+    network = UNet(CARD.architecture)
+    patches = TrainingPatches(volume, SETTINGS.patch_size, CARD.normalisation, SETTINGS.seed)
+    optimizer = torch.optim.Adam(network.parameters())
+    average = None
+    for step, indices in zip(range(SETTINGS.steps), StepSampler(SETTINGS.batch), strict=False):
+        clean = torch.stack([patches[index] for index in indices])
+        generator = seeded_generator(Purpose.TRAINING_STEP, SETTINGS.seed, step)
+        sigma = noise_levels(len(clean), CARD.sigma_min, CARD.sigma_max, generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        loss = (network(clean + sigma[:, None, None] * noise) - noise).square().mean()
+        rising, falling = (step + 1) / 2, 0.5 * (1 + np.cos(np.pi * (step - 2) / 10))
+        optimizer.param_groups[0]["lr"] = 1e-3 * (rising if step < 2 else falling)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        weights = torch.cat([each.detach().flatten() for each in network.parameters()])
+        average = weights if average is None else 0.9 * average + 0.1 * weights
+    found = torch.cat([each.detach().flatten() for each in uninterrupted.parameters()])
+    assert (found - average).norm() < 1e-3 * (found - weights).norm()
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16-mixed", "workers": 1}], ids=str)
+def test_a_killed_run_goes_on_to_the_very_same_network(volume, tmp_path, caplog, changes):
+    settings = replace(SETTINGS, **changes)
+    validation = torch.randn(5, 32, 32, generator=torch.Generator().manual_seed(0))
+    uninterrupted = train(
+        volume, CARD, settings, tmp_path / "whole", validation=validation, progress=False
+    )
     program = (
         "import time\n"
         "from ddgm.training import NoisePrediction\n"
@@ -115,7 +148,7 @@ def test_a_killed_run_goes_on_to_the_very_same_network(volume, uninterrupted, tm
         "    time.sleep(0.3)\n"  # wide enough a gap to be killed in
         "    return original(self, *batch)\n"
         "NoisePrediction.training_step = slow\n"
-    ) + training_program(volume, SETTINGS, tmp_path)
+    ) + training_program(volume, settings, tmp_path)
     process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
     last = tmp_path / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
@@ -126,13 +159,16 @@ def test_a_killed_run_goes_on_to_the_very_same_network(volume, uninterrupted, tm
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     step = torch.load(last, weights_only=False)["global_step"]
-    assert 0 < step < SETTINGS.steps
+    assert 0 < step < settings.steps
 
     with caplog.at_level(logging.INFO, "ddgm"):
-        network = train(volume, CARD, SETTINGS, tmp_path, progress=False)
+        network = train(volume, CARD, settings, tmp_path, validation=validation, progress=False)
     assert "goes on from" in caplog.text
     assert same_weights(network, uninterrupted)
-    assert list(collect_losses(tmp_path)["step"]) == list(range(SETTINGS.steps))
+    losses, expected = collect_losses(tmp_path), collect_losses(tmp_path / "whole")
+    # What was logged between the checkpoint and the kill may be lost, and is drawn again.
+    assert set(losses["step"]) >= set(range(step, settings.steps))
+    assert losses["val_loss"].iloc[-1] == expected["val_loss"].iloc[-1]
     discard_checkpoints(tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -206,7 +242,8 @@ def test_the_validation_loss_is_that_of_the_average_and_of_its_bands(volume, tmp
     network = train(volume, CARD, run, tmp_path, validation=validation, progress=False)
     losses = collect_losses(tmp_path).dropna(subset="val_loss")
     names = band_names(CARD.sigma_min, CARD.sigma_max)
-    assert names[0] == "val_loss_0.03-0.095"
+    assert names[0] == "val_loss_0.03_to_0.094868"
+    assert band_edges(names[-1]) == pytest.approx((9.4868, 30), rel=1e-4)
     assert list(losses["step"]) == [5, 11]
 
     # The same images and noise again, at the levels that the documentation promises.
@@ -267,7 +304,10 @@ def test_samples_and_validation_leave_the_training_as_it_is(volume, uninterrupte
 
 def test_a_compiled_network_trains_alike(volume, uninterrupted, tmp_path):
     settings = replace(SETTINGS, compile=True)
+    torch._dynamo.reset()
+    counters.clear()
     network = train(volume, CARD, settings, tmp_path, progress=False)
+    assert counters["stats"]["unique_graphs"] > 0
     assert network.state_dict().keys() == uninterrupted.state_dict().keys()
     seed_everything(SETTINGS.seed, verbose=False)
     start, plain, compiled = (
@@ -293,6 +333,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(volume, tmp_path
         train(volume, CARD, settings, tmp_path, progress=False)
 
 
+def test_a_loss_of_the_validation_that_is_not_finite_is_seen(volume, tmp_path):
+    validation = torch.randn(4, 32, 32)
+    validation[1, 3, 3] = torch.nan
+    settings = replace(SETTINGS, steps=1, validate_every=1)
+    train(volume, CARD, settings, tmp_path, validation=validation, progress=False)
+    (log,) = tmp_path.glob("csv/version_*/metrics.csv")
+    assert ",nan" in log.read_text().lower()
+
+
 def test_a_patch_that_the_levels_cannot_halve_is_refused(volume, tmp_path):
-    with pytest.raises(DdgmError, match="patch size 15 is not a multiple of 2"):
+    with pytest.raises(DdgmError, match=r"patch size 15 is not a multiple of 2.*packing 1 need"):
         train(volume, CARD, replace(SETTINGS, patch_size=15), tmp_path, progress=False)

@@ -25,9 +25,9 @@ def stop(error):
 def check_once(sources):
     """Check what the configuration means: seconds, so remembered until it or ddgm changes."""
     digest = hashlib.sha256(json.dumps([config, sources], sort_keys=True).encode())
-    network = network_path(config["network"]["path"] or ".")
-    if network.is_file():
-        digest.update(network.read_bytes())
+    if config["network"]["path"] is not None:
+        network = network_path(config["network"]["path"])
+        digest.update(network.read_bytes() if network.is_file() else b"")
     for path in sorted(LIBRARY.rglob("*.py")):
         digest.update(path.read_bytes())
     mark = Path(".snakemake") / "ddgm-checked" / digest.hexdigest()

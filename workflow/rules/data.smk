@@ -80,6 +80,8 @@ else:
         resources:
             mem_mb=2000,
             runtime=10,
+        params:
+            library=code_of("denoiser", "statistics"),
         script:
             "../scripts/statistics_of_network.py"
 

@@ -32,6 +32,7 @@ rule reconstruct:
             "noise",
             "projector",
             "reconstruction",
+            "sampling",
             "schedules",
         ),
     script:

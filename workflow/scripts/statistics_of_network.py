@@ -1,9 +1,9 @@
 from ddgm.console import session
-from ddgm.denoiser import load_denoiser
+from ddgm.denoiser import read_card
 from ddgm.patches import PatchSet
 from ddgm.statistics import check_normalised, save_statistics
 
 with session(snakemake.log[0]):
-    normalisation = load_denoiser(snakemake.input.network).card.normalisation
+    normalisation = read_card(snakemake.input.network).normalisation
     check_normalised(PatchSet.load(snakemake.input.patches).normalised(normalisation))
     save_statistics(normalisation, snakemake.output[0])
