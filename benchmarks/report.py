@@ -181,11 +181,11 @@ def notes(results: Results) -> str:
             "² The time that a sum takes to read as many bytes as the step reads of eigenvectors "
             f"({entry['bytes_read'] / 1e6:.0f} MB), in the same rounds.",
         ]
+    text.append("³ The paper's DDGM reconstruction takes 150. These two did not take turns.")
     text.append(
         "⁴ Forward and backward passes, counted as three forward ones, and Adam; the patches are "
         "in memory."
     )
-    text.append("³ The paper's DDGM reconstruction takes 150. These two did not take turns.")
     return "\n\n".join(text) + "\n"
 
 

@@ -13,6 +13,7 @@ from ddgm.denoiser import DenoiserCard, Normalisation, save_denoiser
 from ddgm.errors import DdgmError
 from ddgm.network import Architecture, UNet
 from ddgm.synthetic import write_precomputed
+from ddgm.training_settings import TrainingSettings
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -80,6 +81,10 @@ def test_the_configurations_of_the_repository_fit_the_schema(overlay):
 @pytest.mark.parametrize("overlay", [None, "demo.yaml"])
 def test_the_configurations_of_the_repository_make_sense(overlay):
     check_meaning(load(overlay))
+
+
+def test_the_librarys_defaults_of_training_are_those_of_the_papers_configuration():
+    assert TrainingSettings(**load()["training"]) == TrainingSettings()
 
 
 def test_the_configuration_of_fib25_makes_sense_where_its_volumes_are(tmp_path):
@@ -255,6 +260,13 @@ def test_a_name_of_a_method_that_cannot_be_a_file_is_refused(config):
         ({"table_1": ["algebraic", "absent"]}, ["table_1", "'absent'", "ddgm_50"]),
         ({"comparison.methods": ["absent"]}, ["comparison.methods", "'absent'", "ddgm_50"]),
         ({"prior.method": "absent"}, ["prior.method", "'absent'", "generation"]),
+        ({"prior.method": "ddgm_50"}, ["prior.method = ddgm_50", "generation"]),
+        ({"prior.images": 9}, ["prior.images = 9", "8"]),
+        ({"training.validate_every": 451}, ["training.validate_every = 451", "steps = 450"]),
+        (
+            {"training.devices": 16, "patches.validation": 8},
+            ["patches.validation = 8", "16 processes"],
+        ),
         (
             {"network.convolutions": [2, 2]},
             ["network.convolutions = (2, 2)", "one for each of (16, 32, 64, 64, 64)"],
