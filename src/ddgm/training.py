@@ -19,7 +19,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -42,6 +42,21 @@ def noise_levels(shape: int, low: float, high: float, generator: torch.Generator
     """Draw log-uniform noise levels, (shape,) float32 (Sec. 3)."""
     uniform = torch.rand(shape, generator=generator, device=generator.device)
     return low * (high / low) ** uniform
+
+
+def running_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return how weights enter their exponential average.
+
+    The n-th weights enter with 1 − min(decay, (1 + n)/(10 + n)): early averages are over few steps,
+    so that those before the training took hold are soon forgotten, and what is validated and drawn
+    meanwhile is what the network has become.
+    """
+
+    def average(averaged: Tensor, weights: Tensor, count: Tensor) -> Tensor:
+        kept = ((1 + count) / (10 + count)).clamp_max(decay)
+        return averaged + (1 - kept) * (weights - averaged)
+
+    return average
 
 
 class NoisePrediction(pl.LightningModule):
@@ -279,7 +294,7 @@ def train(
     if progress:
         callbacks.append(StepProgress(refresh_rate=10))
     if settings.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+        callbacks.append(WeightAveraging(avg_fn=running_average(settings.ema_decay)))
     try:
         trainer = pl.Trainer(
             max_steps=settings.steps,

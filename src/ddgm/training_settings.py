@@ -43,7 +43,8 @@ class TrainingSettings:
     warmup : int
         Steps over which the learning rate rises from zero.
     ema_decay : float
-        Decay a step of the running average of the weights, which is what is kept; 0 for none.
+        Decay a step of the running average of the weights, which is what is kept; 0 for none. It
+        rises to this over the first 10/(1 − ema_decay) steps.
     gradient_clip : float
         Largest norm of the gradient; 0 for no limit.
     sigma_min, sigma_max : float
