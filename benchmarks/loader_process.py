@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ddgm.denoiser import Normalisation
 from ddgm.patches import StepSampler, TrainingPatches
 
-BATCH = 64
+BATCH = 16
 SIZE = 128
 
 
