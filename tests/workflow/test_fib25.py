@@ -27,14 +27,16 @@ def test_the_network_in_the_box_is_used_and_one_key_trains_anew(checkout):
     assert re.search(r"^download +1$", output, re.MULTILINE)
     assert not re.search(r"^train ", output, re.MULTILINE)
 
-    output = planned(checkout, "--config", "network={path: null}")
+    output = planned(checkout, "--config", "network={path: train}")
     assert re.search(r"^train +1$", output, re.MULTILINE)
     assert re.search(r"^download +2$", output, re.MULTILINE)
 
 
 def test_the_algebraic_methods_best_number_of_steps_is_near_the_papers(checkout):
     overlay = checkout.root / "config" / "few.yaml"
-    overlay.write_text("patches: {validation: 6}\nfigure_12: {steps: [25, 75, 100, 125, 250]}\n")
+    overlay.write_text(
+        "patches: {validation: 6}\nprior: {images: 6}\nfigure_12: {steps: [25, 75, 100, 125, 250]}\n"
+    )
     status, output = checkout.snakemake(
         "figure_12",
         "--configfile",

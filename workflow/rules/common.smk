@@ -15,6 +15,11 @@ RESULTS = f"results/{config.get('run')}"
 LIBRARY = Path(ddgm.__file__).parent
 
 
+# On the command line a null would arrive as text.
+if config.get("network", {}).get("path") == "train":
+    config["network"]["path"] = None
+
+
 def stop(error):
     """End with one line on the terminal, before any job has started."""
     print(error, file=sys.stderr, flush=True)
