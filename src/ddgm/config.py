@@ -13,6 +13,7 @@ import yaml
 from jsonschema.exceptions import ValidationError, best_match
 
 from ddgm.errors import DdgmError, SettingError
+from ddgm.pretrained import network_path
 from ddgm.schema import StrictValidator
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def _check_prior(config: Mapping[str, Any]) -> None:
 
 def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:
     network, training, size = config["network"], config["training"], config["patches"]["size"]
-    if network["path"] is not None:
+    if given_network(config) is not None:
         card = _card(network["path"])
         key = f"network.path = {network['path']}"
         _check_stride("patches.size", size, card.architecture, key)
@@ -318,7 +319,7 @@ def _check_methods(config: Mapping[str, Any]) -> None:
     from ddgm.methods import check_noise_levels, make_method
     from ddgm.projector import Projector
 
-    levels = _noise_levels(config["network"])
+    levels = _noise_levels(config)
     geometry = image_geometry(config)
     operator = Projector(geometry)
     rows = {
@@ -349,9 +350,17 @@ def image_geometry(config: Mapping[str, Any]) -> TiltGeometry:
     return TiltGeometry.limited_angle((size, size), **config["geometry"])
 
 
-def _noise_levels(network: Mapping[str, Any]) -> tuple[float, float]:
+def given_network(config: Mapping[str, Any]) -> Path | None:
+    """Return the network file that the configuration names, or None where one is to be trained."""
+    path = config["network"]["path"]
+    # A null given on the command line would arrive as text.
+    return None if path in (None, "train") else network_path(path)
+
+
+def _noise_levels(config: Mapping[str, Any]) -> tuple[float, float]:
     """Return the lowest and the highest noise level that the network knows."""
-    if network["path"] is None:
+    network = config["network"]
+    if given_network(config) is None:
         return network["sigma_min"], network["sigma_max"]
     card = _card(network["path"])
     return card.sigma_min, card.sigma_max

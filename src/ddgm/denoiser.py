@@ -204,8 +204,9 @@ def load_denoiser(
         network = UNet(card.architecture)
     with safetensors.safe_open(path, framework="pt") as file:
         _check_weights(network, file, f"network {path}")
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights = {name: file.get_tensor(name) for name in network.state_dict()}
     network.load_state_dict(weights, assign=True)
+    # PyTorch's stubs do not know this argument; the file's tensors are not laid out so.
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Denoiser(network.eval().requires_grad_(False), card, half)
 

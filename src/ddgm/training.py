@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -29,10 +30,10 @@ from torchmetrics import MeanMetric
 
 from ddgm.denoiser import DenoiserCard
 from ddgm.errors import DdgmError
+from ddgm.methods import Generation
 from ddgm.network import UNet
 from ddgm.noise import ImageNoise, Purpose, seeded_generator
 from ddgm.patches import StepSampler, TrainingPatches
-from ddgm.sampling import generate
 from ddgm.training_settings import BANDS, TrainingSettings, band_names
 
 logger = logging.getLogger(__name__)
@@ -141,9 +142,9 @@ class NoisePrediction(pl.LightningModule):
         noise = ImageNoise(
             self.settings.seed, range(count), (size, size), self.device, Purpose.TRAINING_SAMPLE
         )
-        samples = generate(
-            lambda image: self.network(image).float(), noise.draw, sigma_1=self.settings.sigma_max
-        )
+        prior = Generation(sigma_1=self.settings.sigma_max)
+        steps = prior.sample(lambda image: self.network(image).float(), noise.draw)
+        (samples,) = deque(steps, maxlen=1)
         for name, images in (("samples", samples), ("real", real[:count, :size, :size])):
             # Network units have zero mean and unit variance; three deviations are black and white.
             grey = (0.5 + images[:, None] / 6).clamp(0, 1)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from ddgm.config import DATA_DIR_VARIABLE, check_meaning, check_schema, resolve_address
+from ddgm.config import (
+    DATA_DIR_VARIABLE,
+    check_meaning,
+    check_schema,
+    given_network,
+    resolve_address,
+)
 from ddgm.denoiser import DenoiserCard, Normalisation, save_denoiser
 from ddgm.errors import DdgmError
 from ddgm.network import Architecture, UNet
@@ -350,6 +356,15 @@ def test_a_box_inside_the_volume_decides_what_is_large_enough(config):
     message = complaint(config)
     assert "patches.size = 32" in message
     assert "40 × 31" in message
+
+
+@pytest.mark.parametrize("path", [None, "train"])
+def test_a_network_is_trained_for_null_and_for_the_word_that_a_command_line_can_say(config, path):
+    put(config, "network.path", path)
+    assert given_network(config) is None
+    check(config)
+    put(config, "training.patch_size", 4096)
+    assert "training.patch_size" in complaint(config)
 
 
 def test_a_given_network_makes_the_training_settings_irrelevant(config, tmp_path):

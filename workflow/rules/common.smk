@@ -4,20 +4,21 @@ import json
 from pathlib import Path
 
 import ddgm
-from ddgm.config import SYNTHETIC, check_meaning, check_schema, image_geometry, resolve_address
+from ddgm.config import (
+    SYNTHETIC,
+    check_meaning,
+    check_schema,
+    given_network,
+    image_geometry,
+    resolve_address,
+)
 from ddgm.engine import cached_path, is_fused
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
-from ddgm.pretrained import network_path
 from ddgm.training_settings import INCIDENTAL
 
 RESULTS = f"results/{config.get('run')}"
 LIBRARY = Path(ddgm.__file__).parent
-
-
-# On the command line a null would arrive as text.
-if config.get("network", {}).get("path") == "train":
-    config["network"]["path"] = None
 
 
 def stop(error):
@@ -30,9 +31,9 @@ def stop(error):
 def check_once(sources):
     """Check what the configuration means: seconds, so remembered until it or ddgm changes."""
     digest = hashlib.sha256(json.dumps([config, sources], sort_keys=True).encode())
-    if config["network"]["path"] is not None:
-        network = network_path(config["network"]["path"])
-        digest.update(network.read_bytes() if network.is_file() else b"")
+    network = given_network(config)
+    if network is not None and network.is_file():
+        digest.update(network.read_bytes())
     for path in sorted(LIBRARY.rglob("*.py")):
         digest.update(path.read_bytes())
     mark = Path(".snakemake") / "ddgm-checked" / digest.hexdigest()
@@ -51,6 +52,7 @@ if workflow.is_main_process:
         stop(error)
 
 GEOMETRY = image_geometry(config)
+GIVEN_NETWORK = given_network(config)
 
 # Jobs in a conda environment of their own find the library of this checkout.
 SOURCE = Path("src").absolute()
@@ -113,7 +115,4 @@ def settings_of(method):
 # The eigenbasis belongs to the geometry and to no run: every run of a checkout shares it.
 OPERATORS = "results/operators"
 EIGENBASIS = [cached_path(GEOMETRY, OPERATORS)] if is_fused(GEOMETRY) else []
-# Either of the box, a file of the user's, or trained by this run.
-NETWORK = f"{RESULTS}/network/denoiser.safetensors"
-if config["network"]["path"] is not None:
-    NETWORK = str(network_path(config["network"]["path"]))
+NETWORK = str(GIVEN_NETWORK or f"{RESULTS}/network/denoiser.safetensors")

@@ -44,7 +44,7 @@ rule download:
         "../scripts/download.py"
 
 
-if config["network"]["path"] is None:
+if GIVEN_NETWORK is None:
 
     rule statistics:
         """Mean and standard deviation over all training voxels."""

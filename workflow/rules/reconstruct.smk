@@ -32,7 +32,6 @@ rule reconstruct:
             "noise",
             "projector",
             "reconstruction",
-            "sampling",
             "schedules",
         ),
     script:

@@ -6,4 +6,4 @@ rule all:
         rules.comparison.output,
         rules.figure_12.output,
         rules.prior.output,
-        rules.training_curve.output if config["network"]["path"] is None else [],
+        rules.training_curve.output if GIVEN_NETWORK is None else [],

@@ -1,4 +1,4 @@
-if config["network"]["path"] is None:
+if GIVEN_NETWORK is None:
 
     rule train:
         """Train the noise-prediction network; goes on from its last checkpoint."""
@@ -45,6 +45,6 @@ if config["network"]["path"] is None:
             mem_mb=2000,
             runtime=10,
         params:
-            library=code_of("figures"),
+            library=code_of("figures", "training_settings"),
         script:
             "../scripts/training_curve.py"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ddgm.methods.problem import Problem, check_image
 from ddgm.operator import LinearOperator
-from ddgm.sampling import generate
 from ddgm.schedules import generation_decay
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generation:
-    """An image of the prior, whatever the data (`ddgm.sampling.generate`): it shows its quality.
+    """N times x ← x − α σ_n ε_θ(x) + √(αβ) σ_n ε, from x = σ₁ ε; the data are not looked at.
+
+    What comes out shows the quality of the prior.
 
     Attributes
     ----------
@@ -50,10 +53,28 @@ class Generation:
     def check(self, operator: LinearOperator) -> None:
         """Any operator will do."""
 
+    def sample(
+        self, predict_noise: Callable[[Tensor], Tensor], draw_noise: Callable[[], Tensor]
+    ) -> Iterator[Tensor]:
+        """Yield the images after each of the N steps; the last ones are the samples.
+
+        Parameters
+        ----------
+        predict_noise : callable
+            ε_θ, of images (batch, rows, columns).
+        draw_noise : callable
+            Returns the next field of standard normal noise, (batch, rows, columns) float32.
+        """
+        anew = math.sqrt(self.alpha * self.beta)
+        x = self.sigma_1 * draw_noise()
+        for sigma in self.schedule():
+            noise = predict_noise(x)
+            x = x - self.alpha * sigma * noise + anew * sigma * draw_noise()
+            yield x
+
     def solve(self, problem: Problem) -> Tensor:
         """Run Eq. 2."""
-
-        def check(x: Tensor, n: int, sigma: float) -> None:
+        steps = self.sample(problem.predict_noise, problem.draw_noise)
+        for n, (sigma, x) in enumerate(zip(self.schedule(), steps, strict=True), start=1):
             check_image(x, f"generation, iteration {n} of {self.N} at noise level {sigma:.3g}")
-
-        return generate(problem.predict_noise, problem.draw_noise, **asdict(self), check=check)
+        return x
