@@ -29,6 +29,30 @@ def product(device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
     return multiply
 
 
+def operations(network: UNet, image: torch.Tensor) -> int:
+    """Return the operations of a forward pass of one image, (rows, columns)."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image[None])
+    return counter.get_total_flops()
+
+
+def training_step(network: UNet, images: torch.Tensor, half: bool) -> Callable[[], None]:
+    """Return a function that takes a step of Eq. 1 with Adam, with noise that is in memory."""
+    optimizer = torch.optim.Adam(network.parameters())
+    noise = torch.randn_like(images)
+
+    @torch.enable_grad()
+    def step() -> None:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            predicted = network(images + noise)
+        loss = (predicted.float() - noise).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
 @pytest.mark.parametrize("batch", [4, 16])
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 def test_network(
@@ -36,15 +60,13 @@ def test_network(
 ) -> None:
     denoiser = replace(denoiser, half=half)
     images = torch.randn(batch, 128, 128, device=device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        denoiser(images[:1])
     dtype = torch.bfloat16 if half else torch.float32
     race(
         lambda: denoiser(images),
         {"gemm": product(device, dtype)},
         half=half,
         batch=batch,
-        flops=batch * counter.get_total_flops(),
+        flops=batch * operations(denoiser.network, images[0]),
         gemm_flops=2 * GEMM**3,
     )
 
@@ -55,27 +77,14 @@ def test_training_step(race: Callable, device: torch.device, half: bool) -> None
     batch = 4 if device.type == "cpu" else 64
     torch.manual_seed(0)
     network = UNet(Architecture()).to(device)
-    optimizer = torch.optim.Adam(network.parameters())
-    clean, noise = (torch.randn(batch, 128, 128, device=device) for _ in range(2))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(clean[:1])
+    images = torch.randn(batch, 128, 128, device=device)
     dtype = torch.bfloat16 if half else torch.float32
-
-    @torch.enable_grad()
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            predicted = network(clean + noise)
-        loss = (predicted.float() - noise).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
     race(
-        step,
+        training_step(network, images, half),
         {"gemm": product(device, dtype)},
         half=half,
         batch=batch,
         # Backward passes to the features and to the weights cost one forward pass each.
-        flops=3 * batch * counter.get_total_flops(),
+        flops=3 * batch * operations(network, images[0]),
         gemm_flops=2 * GEMM**3,
     )

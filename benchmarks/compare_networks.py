@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 import yaml
+from bench_network import operations, training_step
 from snakemake.utils import update_config
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ddgm.config import architecture_of
@@ -69,24 +69,17 @@ def measure(architecture: Architecture, settings: TrainingSettings) -> Candidate
     """Count operations and time a training step, on one process."""
     torch.manual_seed(0)
     network = UNet(architecture)
-    clean = torch.randn(settings.batch, settings.patch_size, settings.patch_size)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(clean[:1])
-    optimizer = torch.optim.Adam(network.parameters())
+    images = torch.randn(settings.batch, settings.patch_size, settings.patch_size)
+    step = training_step(network, images, settings.precision == "bf16-mixed")
     times = []
     for _ in range(4):
         started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
-            predicted = network(clean)
-        loss = (predicted.float() - clean).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        step()
         times.append(time.perf_counter() - started)
     return Candidate(
         architecture,
         sum(parameter.numel() for parameter in network.parameters()),
-        counter.get_total_flops() / clean[0].numel(),
+        operations(network, images[0]) / images[0].numel(),
         statistics.median(times[1:]),
     )
 
