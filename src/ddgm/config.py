@@ -15,16 +15,19 @@ from jsonschema.exceptions import ValidationError, best_match
 from ddgm.errors import DdgmError, SettingError
 from ddgm.pretrained import network_path
 from ddgm.schema import StrictValidator
+from ddgm.sweep_tables import Sweep, read_table
 
 if TYPE_CHECKING:
     from ddgm.denoiser import DenoiserCard
     from ddgm.geometry import TiltGeometry
+    from ddgm.methods import Method
     from ddgm.network import Architecture
     from ddgm.volume import Box
 
 T = TypeVar("T")
 
 SYNTHETIC = "synthetic"
+SWEEP_TABLES = Path("config/sweeps")
 DATA_DIR_VARIABLE = "DDGM_DATA_DIR"
 
 
@@ -122,6 +125,7 @@ def check_meaning(config: Mapping[str, Any]) -> None:
     _check_prior(config)
     _check_network(config, evaluation)
     _check_methods(config)
+    _check_sweeps(config)
 
 
 @dataclass(frozen=True)
@@ -315,6 +319,18 @@ def _check_stride(key: str, size: int, architecture: Architecture, source: str) 
 
 
 def _check_methods(config: Mapping[str, Any]) -> None:
+    check = _method_check(config)
+    for name, row in config["methods"].items():
+        key = f"methods.{name}"
+        method = _renamed(key, partial(check, row["method"], settings_of(row)))
+        if method.needs_noise_std and not config["measurement"]["noise_std"] > 0:
+            raise DdgmError(
+                f"config: {key} needs noise: measurement.noise_std must be positive, or the row go"
+            )
+
+
+def _method_check(config: Mapping[str, Any]) -> Callable[[str, Mapping[str, Any]], Method]:
+    """Return a function that builds a method, and complains if its settings will not do."""
     from ddgm.engine import is_fused
     from ddgm.methods import check_noise_levels, make_method
     from ddgm.projector import Projector
@@ -322,24 +338,135 @@ def _check_methods(config: Mapping[str, Any]) -> None:
     levels = _noise_levels(config)
     geometry = image_geometry(config)
     operator = Projector(geometry)
-    rows = {
-        f"methods.{name}": {key: row[key] for key in row if key not in ("label", "images")}
-        for name, row in config["methods"].items()
-    }
-    curve = config["figure_12"]
-    rows["figure_12"] = {"method": "algebraic", "step_size": curve["step_size"]}
-    for key, row in rows.items():
-        settings = dict(row)
-        name = settings.pop("method")
-        method = _renamed(key, partial(make_method, name, settings))
+
+    def check(name: str, settings: Mapping[str, Any]) -> Method:
+        method = make_method(name, dict(settings))
         # Here the operator has no eigenbasis; whether it will have one, its size decides.
         if not (method.needs_svd and is_fused(geometry)):
-            _renamed(key, partial(method.check, operator))
-        _renamed(key, partial(check_noise_levels, method, *levels))
-        if method.needs_noise_std and not config["measurement"]["noise_std"] > 0:
+            method.check(operator)
+        check_noise_levels(method, *levels)
+        return method
+
+    return check
+
+
+def _check_sweeps(config: Mapping[str, Any]) -> None:
+    check = _method_check(config)
+    sweeps = sweeps_of(config)
+    for sweep in sweeps.values():
+        if len(sweep.parameters) > 3:
             raise DdgmError(
-                f"config: {key} needs noise: measurement.noise_std must be positive, or the row go"
+                f"{sweep.table}: {len(sweep.parameters)} parameters; a figure can show at most 3"
             )
+        for point in sweep.points:
+            try:
+                check(sweep.method, sweep.settings(point))
+            except DdgmError as error:
+                raise DdgmError(f"{sweep.table}, line {point.line}: {error}") from error
+    tables, held_out = config["sweeps"]["tables"], config["sweeps"]["held_out"]
+    for name in held_out["sweeps"]:
+        if name not in tables:
+            raise DdgmError(
+                f"config: sweeps.held_out.sweeps names {name!r}; `sweeps.tables` has "
+                f"{', '.join(sorted(tables))}"
+            )
+    _renamed("sweeps.held_out", partial(held_out_views, config))
+    for name, row in config["methods"].items():
+        for swept in row.get("select", {}).get("sweeps", []):
+            key = f"methods.{name}.select.sweeps"
+            if swept not in tables:
+                raise DdgmError(
+                    f"config: {key} names {swept!r}; `sweeps.tables` has "
+                    f"{', '.join(sorted(tables))}"
+                )
+            if swept in sweeps and sweeps[swept].method != row["method"]:
+                raise DdgmError(
+                    f"config: {key} names {swept!r}, a sweep of {sweeps[swept].method}; "
+                    f"methods.{name}.method is {row['method']}"
+                )
+
+
+def settings_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the method among the keys of a row of `methods`."""
+    return {key: row[key] for key in row if key not in ("label", "method", "images", "select")}
+
+
+def sweeps_of(config: Mapping[str, Any]) -> dict[str, Sweep]:
+    """Return the sweeps that the configuration has, by name.
+
+    Raises
+    ------
+    DdgmError
+        If a table cannot be read, or a sweep names a method that the configuration has not.
+    """
+    found = {}
+    for name, entry in config["sweeps"]["tables"].items():
+        if entry is None:  # switched off by an overlay
+            continue
+        base = entry["base"]
+        if base not in config["methods"]:
+            raise DdgmError(
+                f"config: sweeps.tables.{name}.base = {base!r}; `methods` has "
+                f"{', '.join(sorted(config['methods']))}"
+            )
+        row = config["methods"][base]
+        limits = [
+            limit for limit in (config["sweeps"]["images"], row.get("images")) if limit is not None
+        ]
+        table = Path(entry.get("table") or SWEEP_TABLES / f"{name}.tsv")
+        found[name] = Sweep(
+            table,
+            row["method"],
+            settings_of(row),
+            min(limits) if limits else None,
+            tuple(read_table(table, config["sweeps"]["grid"])),
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Where a row of `methods` takes its settings from.
+
+    Attributes
+    ----------
+    sweeps : tuple of str
+        Names of sweeps.
+    network_evals : int or None
+        Most evaluations of the network an image.
+    """
+
+    sweeps: tuple[str, ...]
+    network_evals: int | None
+
+
+def selections_of(config: Mapping[str, Any]) -> dict[str, Selection]:
+    """Return the rows of `methods` whose settings sweeps decide; the others have their own."""
+    if not config["sweeps"]["select"]:
+        return {}
+    tables, found = config["sweeps"]["tables"], {}
+    for name, row in config["methods"].items():
+        wanted = row.get("select") or {}
+        enabled = tuple(each for each in wanted.get("sweeps", []) if tables[each] is not None)
+        if enabled:
+            found[name] = Selection(enabled, wanted.get("network_evals"))
+    return found
+
+
+def held_out_views(config: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return the views kept and held out in the choice without the truth; None where there is none.
+
+    Raises
+    ------
+    SettingError
+        If so many views cannot be held out.
+    """
+    from ddgm.geometry import divide_views
+
+    wanted, tables = config["sweeps"]["held_out"], config["sweeps"]["tables"]
+    if not any(tables.get(name) for name in wanted["sweeps"]):
+        return None
+    return divide_views(config["geometry"]["views"], wanted["views"])
 
 
 def image_geometry(config: Mapping[str, Any]) -> TiltGeometry:

@@ -1,4 +1,4 @@
-"""The one error that ddgm raises for something its user can put right."""
+"""The error that ddgm raises for something its user can put right, and its kinds."""
 
 
 class DdgmError(Exception):
@@ -29,3 +29,7 @@ class SettingError(DdgmError):
         fraction = isinstance(value, float) and not value.is_integer()
         shown = f"{value:g}" if fraction else repr(value)
         super().__init__(f"{name} = {shown} {problem}")
+
+
+class DivergenceError(DdgmError):
+    """A method left all bounds: with these settings there is no result, however often one tries."""

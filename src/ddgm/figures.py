@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from ddgm.image_statistics import radial_power_spectrum
+from ddgm.selection import lowest
 from ddgm.training_settings import band_edges
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles for prints in grey.
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
 _LINES = ("-", "--", ":", "-.", "-")
+_MARKERS = "os^Dv"
 _STYLE: Any = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -182,38 +186,117 @@ def training_curve(losses: pd.DataFrame) -> Figure:
         return figure
 
 
-def steps_curve(curve: pd.DataFrame) -> Figure:
-    """Show MSE, SSIM and data error against the number of gradient steps (Fig. 12).
+# How axes and legends write the parameters.
+_SYMBOLS = {
+    "K": "gradient steps K",
+    "c": "trust in the denoised image c",
+    "eta": "share of fresh noise η",
+    "zeta": "strength of the data ζ",
+    "sigma_1": "σ₁",
+    "sigma_N": "σ_N",
+}
+_MEASURES = {"mse": "MSE", "ssim": "SSIM", "data_error": "mean (Ax − y)²"}
+
+
+def sweep(rows: pd.DataFrame, parameters: Sequence[str], *, noise_std: float) -> Figure:
+    """Show MSE, SSIM and data error over a sweep (Figs. 9 to 16).
+
+    The first parameter is the abscissa, the second tells the lines apart, the third the rows of
+    panels. Bars are standard errors over images; a star marks the best point of all.
 
     Parameters
     ----------
-    curve : DataFrame
-        One row a K and image: K, mse, ssim, data_error.
+    rows : DataFrame
+        One row an image and point: the parameters, mse, ssim and data_error.
+    parameters : sequence of str
+        The swept ones, at most three.
+    noise_std : float
+        σ_y; the data error of the true image is its square.
+    """
+    abscissa, (line, level) = parameters[0], [*parameters[1:], None, None][:2]
+    points = rows.groupby(list(parameters))[list(_MEASURES)].agg(["mean", "sem"])
+    points.columns = points.columns.map("_".join)  # mse_mean, mse_sem, …
+    points = points.reset_index()
+    levels = [None] if level is None else sorted(points[level].unique())
+    lines = [None] if line is None else sorted(points[line].unique())
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.9, 2.1 * len(levels) + 0.2), layout="constrained")
+        panels = figure.subplots(len(levels), 3, squeeze=False, sharex=True, sharey="col")
+        colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
+        for row, chosen in zip(panels, levels, strict=True):
+            for value, colour, marker in zip(lines, colours, cycle(_MARKERS), strict=False):
+                part = points
+                for name, wanted in ((level, chosen), (line, value)):
+                    part = part if name is None else part[part[name] == wanted]
+                for panel, measure in zip(row, _MEASURES, strict=True):
+                    panel.errorbar(
+                        part[abscissa],
+                        part[f"{measure}_mean"],
+                        yerr=part[f"{measure}_sem"],
+                        fmt=f"{marker}-",
+                        ms=3,
+                        lw=1,
+                        color=colour,
+                        label=None if line is None else _equation(line, value),
+                    )
+            row[2].axhline(noise_std**2, color="grey", lw=0.8, ls=":")
+            if level is not None:
+                row[0].set_title(_equation(level, chosen), loc="left")
+        for column, label in enumerate(_MEASURES.values()):
+            panels[-1, column].set_xlabel(_SYMBOLS.get(abscissa, abscissa))
+            for panel in panels[:, column]:
+                panel.set_ylabel(label)
+        for column, measure, sign in ((0, "mse_mean", 1), (1, "ssim_mean", -1)):
+            winner = lowest(points.assign(order=sign * points[measure]), "order")
+            at = 0 if level is None else levels.index(winner[level])
+            star = {"ms": 11, "mfc": "none", "color": _COLOURS[1]}
+            panels[at, column].plot(winner[abscissa], winner[measure], "*", **star)
+        values = points[abscissa]
+        if values.min() > 0 and values.max() >= 20 * values.min():
+            panels[0, 0].set_xscale("log")
+            for panel in panels[-1]:
+                panel.set_xticks(sorted(values.unique()), minor=False)
+                panel.xaxis.set_major_formatter("{x:g}")
+                panel.xaxis.set_minor_locator(NullLocator())
+        if line is not None:
+            panels[0, 0].legend(frameon=False, fontsize=6)
+        panels[0, 2].annotate(
+            "σ_y²", (1, noise_std**2), xycoords=("axes fraction", "data"), color="grey", va="bottom"
+        )
+        return figure
+
+
+def blind(scores: Mapping[str, pd.DataFrame], rules: Sequence[str]) -> Figure:
+    """Show the true error of settings against what rules without the truth make of them.
+
+    Parameters
+    ----------
+    scores : mapping
+        What `ddgm.blind.scores` returned for each sweep, by the sweep's name.
+    rules : sequence of str
+        Columns to show, one a column of panels; the lowest is what the rule picks.
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(6.9, 2.2), layout="constrained")
-        panels = figure.subplots(1, 3)
-        for panel, (name, label, best) in zip(
-            panels,
-            [
-                ("mse", "MSE", "min"),
-                ("ssim", "SSIM", "max"),
-                ("data_error", "data error, mean (Ax − y)²", None),
-            ],
-            strict=True,
-        ):
-            grouped = curve.groupby("K")[name]
-            mean, error = grouped.mean(), grouped.sem()
-            panel.errorbar(mean.index, mean, yerr=error, marker="o", ms=3, lw=1, color="#0072B2")
-            if best is not None:
-                at = int(mean.argmin() if best == "min" else mean.argmax())
-                k = mean.index[at]
-                panel.plot(
-                    [k], [mean.iloc[at]], "*", ms=10, color="#D55E00", label=f"best: K = {k}"
-                )
-                panel.legend(frameon=False)
-            panel.set(xlabel="gradient steps K", ylabel=label)
+        figure = Figure(figsize=(6.9, 2.2 * len(scores)), layout="constrained")
+        panels = figure.subplots(len(scores), len(rules), squeeze=False, sharey="row")
+        for row, (name, points) in zip(panels, scores.items(), strict=True):
+            best = lowest(points, "mse")
+            row[0].set_ylabel(f"{name}: MSE")
+            for panel, rule in zip(row, rules, strict=True):
+                pick = lowest(points, rule)
+                panel.plot(points[rule], points["mse"], "o", ms=3, color=_COLOURS[2])
+                for point, marker, label in ((pick, "s", "picked"), (best, "*", "best")):
+                    style = {"ms": 9, "mfc": "none", "color": _COLOURS[1], "ls": "none"}
+                    panel.plot(point[rule], point["mse"], marker, label=label, **style)
+                panel.set_xlabel(rule)
+        panels[0, 0].legend(frameon=False)
         return figure
+
+
+def _equation(name: str, value: Any) -> str:
+    if isinstance(value, bool | np.bool_):
+        return name if value else f"not {name}"
+    return f"{_SYMBOLS.get(name, name).rpartition(' ')[2]} = {value:g}"
 
 
 def _show(panel: Axes, image: NDArray[np.float32], low: float, high: float) -> None:

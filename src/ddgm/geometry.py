@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,10 @@ class TiltGeometry:
         symmetric = np.allclose(angles, -angles[::-1], rtol=0.0, atol=1e-9)
         return min(self.image_shape) > 1 and bool(symmetric)
 
+    def of_views(self, views: Sequence[int]) -> TiltGeometry:
+        """Return the geometry of some of the views, by their indices."""
+        return dataclasses.replace(self, angles=tuple(self.angles[view] for view in views))
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values that JSON and `from_dict` understand."""
         return {
@@ -122,3 +127,36 @@ class TiltGeometry:
             tuple(float(angle) for angle in angles),
             int(values["detector"]),
         )
+
+
+def divide_views(views: int, held: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Choose views to hold out, spread evenly and symmetric about the middle of the series.
+
+    The outermost views stay: beyond them the kept ones could only be extrapolated. With symmetric
+    tilts what is kept is symmetric as well, so that its operator has an eigenbasis in blocks.
+
+    Parameters
+    ----------
+    views : int
+        Number of views.
+    held : int
+        How many to hold out; an odd number becomes the next lower even one.
+
+    Returns
+    -------
+    kept, held : tuple of int
+        Indices, ascending.
+
+    Raises
+    ------
+    SettingError
+        If not at least two and at most half of the views can be held out.
+    """
+    if not 2 <= held <= views // 2 - 1:
+        raise SettingError(
+            "views", held, f"to hold out must lie between 2 and {views // 2 - 1} of {views} views"
+        )
+    half = held // 2
+    first = {round((at + 0.5) * (views // 2) / half) for at in range(half)}
+    out = sorted(first | {views - 1 - view for view in first})
+    return tuple(view for view in range(views) if view not in out), tuple(out)

@@ -1,14 +1,21 @@
-"""Table 1: accuracy and work of the methods."""
+"""Table 1, and the settings it stands on: accuracy and work of the methods."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS, Evaluations
+from ddgm.sweep_tables import describe
+
+if TYPE_CHECKING:
+    from ddgm.blind import BlindChoice
+    from ddgm.selection import Choice
 
 
 @dataclass(frozen=True)
@@ -95,9 +102,8 @@ def to_markdown(table: pd.DataFrame) -> str:
     """Return the table as Markdown, the best MSE and SSIM in bold."""
     escaped = table.assign(method=[label.replace("|", r"\|") for label in table["method"]])
     lines = _lines(escaped, _HEADINGS["markdown"], "**{}**", "±")
-    rule = ["---"] * len(lines[0])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], rule, *lines[1:]]) + (
-        f"\n\n{table['images'].max()} test images{_exception(table)}; mean ± standard error.\n"
+    return _markdown(lines) + (
+        f"\n{table['images'].max()} test images{_exception(table)}; mean ± standard error.\n"
     )
 
 
@@ -147,6 +153,97 @@ def _lines(
 
 def _exception(table: pd.DataFrame) -> str:
     return "" if table["images"].nunique() == 1 else " unless the last column says fewer"
+
+
+def selected(choices: Mapping[str, Choice]) -> pd.DataFrame:
+    """List the settings that sweeps have decided.
+
+    Parameters
+    ----------
+    choices : mapping
+        What `ddgm.selection.select` returned for each row of Table 1, by the row's name.
+
+    Returns
+    -------
+    DataFrame
+        One row an entry of `choices`: row, the fields of `Choice`, its settings in words.
+    """
+    return pd.DataFrame(
+        [
+            {"row": name, **vars(choice), "settings": describe(choice.settings)}
+            for name, choice in choices.items()
+        ]
+    )
+
+
+def selected_to_markdown(table: pd.DataFrame) -> str:
+    """Return what `selected` returned as Markdown."""
+    head = ("row", "sweep", "settings", "net evals", "validation MSE", "images", "points")
+    lines = [
+        (
+            str(row["row"]),
+            str(row["sweep"]),
+            str(row["settings"]),
+            str(row["network_evals"]),
+            f"{row['mse']:.4f} ± {row['mse_se']:.4f}",
+            str(row["images"]),
+            str(row["points"]),
+        )
+        for _, row in table.iterrows()
+    ]
+    return _markdown([head, *lines])
+
+
+def blind(choices: Mapping[str, Sequence[BlindChoice]]) -> pd.DataFrame:
+    """List the settings chosen without the truth beside the best ones.
+
+    Parameters
+    ----------
+    choices : mapping
+        What `ddgm.blind.choose` returned for each sweep, by the sweep's name.
+
+    Returns
+    -------
+    DataFrame
+        One row a sweep and rule: sweep, the fields of `BlindChoice` with settings in words, and
+        excess, the MSE above that of the best settings, relative to it.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "sweep": name,
+                **vars(choice),
+                "settings": describe(json.loads(choice.settings)),
+                "best_settings": describe(json.loads(choice.best_settings)),
+                "excess": choice.mse / choice.best_mse - 1,
+            }
+            for name, rules in choices.items()
+            for choice in rules
+        ]
+    )
+
+
+def blind_to_markdown(table: pd.DataFrame, noise_std: float) -> str:
+    """Return what `blind` returned as Markdown; `noise_std` is the estimate of σ_y."""
+    head = ("sweep", "rule", "settings", "MSE", "best settings", "their MSE", "excess")
+    lines = [
+        (
+            str(row["sweep"]),
+            str(row["rule"]),
+            str(row["settings"]),
+            f"{row['mse']:.4f}",
+            str(row["best_settings"]),
+            f"{row['best_mse']:.4f}",
+            f"{row['excess']:.1%}",
+        )
+        for _, row in table.iterrows()
+    ]
+    return _markdown([head, *lines]) + f"\nσ_y estimated from the tilt views: {noise_std:.3f}.\n"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(lines[0])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [lines[0], rule, *lines[1:]])
 
 
 _LATEX = str.maketrans(

@@ -9,12 +9,17 @@ from ddgm.config import (
     check_meaning,
     check_schema,
     given_network,
+    held_out_views,
     image_geometry,
     resolve_address,
+    selections_of,
+    settings_of,
+    sweeps_of,
 )
 from ddgm.engine import cached_path, is_fused
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
+from ddgm.sweep_tables import group_points
 from ddgm.training_settings import INCIDENTAL
 
 RESULTS = f"results/{config.get('run')}"
@@ -34,7 +39,8 @@ def check_once(sources):
     network = given_network(config)
     if network is not None and network.is_file():
         digest.update(network.read_bytes())
-    for path in sorted(LIBRARY.rglob("*.py")):
+    tables = [sweep.table for sweep in sweeps_of(config).values()]
+    for path in [*sorted(LIBRARY.rglob("*.py")), *tables]:
         digest.update(path.read_bytes())
     mark = Path(".snakemake") / "ddgm-checked" / digest.hexdigest()
     if not mark.exists():
@@ -53,6 +59,15 @@ if workflow.is_main_process:
 
 GEOMETRY = image_geometry(config)
 GIVEN_NETWORK = given_network(config)
+SWEEPS = sweeps_of(config)
+SWEEP_JOBS = {
+    name: group_points(sweep.points, config["sweeps"]["points_per_job"])
+    for name, sweep in SWEEPS.items()
+}
+SELECTIONS = selections_of(config)
+SELECTING_SWEEPS = sorted({name for wanted in SELECTIONS.values() for name in wanted.sweeps})
+HELD_OUT = config["sweeps"]["held_out"]
+HELD_OUT_SWEEPS = [name for name in HELD_OUT["sweeps"] if name in SWEEPS]
 
 # Jobs in a conda environment of their own find the library of this checkout.
 SOURCE = Path("src").absolute()
@@ -100,19 +115,66 @@ def made_source(wildcards):
     return []
 
 
-def network_of(method):
-    """The network file that a method needs, if any."""
-    kind = METHODS[config["methods"][method]["method"]]
-    return [NETWORK] if kind.needs_network else []
+def network_of(kind):
+    """The network file that a kind of method needs, if any."""
+    return [NETWORK] if METHODS[kind].needs_network else []
 
 
-def settings_of(method):
-    """A method's name and settings; its label changes no result, so that it reruns nothing."""
-    settings = config["methods"][method].items()
-    return {key: value for key, value in settings if key not in ("label", "images")}
+def decided_by(method):
+    """The file with the settings that the sweeps have decided for a method, if any."""
+    return [f"{RESULTS}/selected/{method}.json"] if method in SELECTIONS else []
+
+
+def given_settings(method):
+    """A method's name and settings, less what sweeps decide and what changes no result."""
+    row = config["methods"][method]
+    settings = {} if method in SELECTIONS else settings_of(row)
+    return {"method": row["method"], **settings}
+
+
+def values_of_points(sweep):
+    """A function that returns what is to be computed for the points of one job of a sweep."""
+
+    def values(wildcards):
+        return [
+            {"swept": dict(point.values), "settings": SWEEPS[sweep].settings(point)}
+            for point in SWEEP_JOBS[sweep][wildcards.points]
+        ]
+
+    return values
 
 
 # The eigenbasis belongs to the geometry and to no run: every run of a checkout shares it.
 OPERATORS = "results/operators"
-EIGENBASIS = [cached_path(GEOMETRY, OPERATORS)] if is_fused(GEOMETRY) else []
+EIGENBASES = {}
+
+
+def eigenbasis_of(geometry):
+    """The file of a geometry's eigenbasis, if it has one."""
+    if not is_fused(geometry):
+        return []
+    path = cached_path(geometry, OPERATORS)
+    EIGENBASES[path.stem.removeprefix("eigenbasis-")] = geometry
+    return [path]
+
+
+EIGENBASIS = eigenbasis_of(GEOMETRY)
+# Of the views that are left when some are held out, to choose settings without the truth.
+KEPT_EIGENBASIS = (
+    eigenbasis_of(GEOMETRY.of_views(held_out_views(config)[0])) if HELD_OUT_SWEEPS else []
+)
 NETWORK = str(GIVEN_NETWORK or f"{RESULTS}/network/denoiser.safetensors")
+
+# Modules that decide how a reconstruction comes out.
+RECONSTRUCTION_CODE = (
+    "denoiser",
+    "eigenbasis",
+    "fused",
+    "iterative",
+    "methods",
+    "network",
+    "noise",
+    "projector",
+    "reconstruction",
+    "schedules",
+)

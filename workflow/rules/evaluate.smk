@@ -75,43 +75,6 @@ rule comparison:
         "../scripts/comparison.py"
 
 
-rule figure_12:
-    """Error of the algebraic method against its number of steps, on the validation set."""
-    input:
-        patches=f"{RESULTS}/patches/validation.npz",
-        sinograms=f"{RESULTS}/sinograms/validation.npz",
-        statistics=f"{RESULTS}/statistics.json",
-    output:
-        csv=f"{RESULTS}/tables/figure_12.csv",
-        pdf=f"{RESULTS}/figures/figure_12.pdf",
-        png=f"{RESULTS}/figures/figure_12.png",
-    log:
-        f"{RESULTS}/logs/figure_12.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/figure_12.tsv"
-    conda:
-        "../../envs/ddgm.yaml"
-    threads: 16
-    resources:
-        mem_mb=8000,
-        runtime=60,
-        gpu=gpus(config["reconstruction"]["device"]),
-    params:
-        steps=config["figure_12"]["steps"],
-        step_size=config["figure_12"]["step_size"],
-        library=code_of(
-            "evaluation",
-            "figures",
-            "iterative",
-            "methods",
-            "metrics",
-            "projector",
-            "reconstruction",
-        ),
-    script:
-        "../scripts/figure_12.py"
-
-
 rule prior:
     """Images from the prior alone beside real ones, and their statistics as numbers (Fig. 2)."""
     input:

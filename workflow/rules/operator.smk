@@ -1,13 +1,13 @@
-if EIGENBASIS:
+if EIGENBASES:
 
     rule eigenbasis:
         """The eigenvectors of AᵀA, in which all steps towards the data are two products."""
         output:
-            EIGENBASIS,
+            f"{OPERATORS}/eigenbasis-{{geometry}}.safetensors",
         log:
-            f"{RESULTS}/logs/eigenbasis.log",
+            f"{RESULTS}/logs/eigenbasis/{{geometry}}.log",
         benchmark:
-            f"{RESULTS}/benchmarks/eigenbasis.tsv"
+            f"{RESULTS}/benchmarks/eigenbasis/{{geometry}}.tsv"
         conda:
             "../../envs/ddgm.yaml"
         threads: 16
@@ -16,7 +16,7 @@ if EIGENBASIS:
             runtime=60,
             gpu=gpus(config["reconstruction"]["device"]),
         params:
-            geometry=GEOMETRY.as_dict(),
+            geometry=lambda wildcards: EIGENBASES[wildcards.geometry].as_dict(),
             library=code_of("eigenbasis", "geometry", "projector"),
         script:
             "../scripts/eigenbasis.py"

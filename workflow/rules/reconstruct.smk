@@ -2,7 +2,8 @@ rule reconstruct:
     """Reconstruct a set of tilt series with one method."""
     input:
         sinograms=f"{RESULTS}/sinograms/{{set}}.npz",
-        network=lambda wildcards: network_of(wildcards.method),
+        settings=lambda wildcards: decided_by(wildcards.method),
+        network=lambda wildcards: network_of(config["methods"][wildcards.method]["method"]),
         eigenbasis=EIGENBASIS,
     output:
         f"{RESULTS}/reconstructions/{{set}}/{{method}}.npz",
@@ -18,21 +19,10 @@ rule reconstruct:
         runtime=480,
         gpu=gpus(config["reconstruction"]["device"]),
     params:
-        method=lambda wildcards: settings_of(wildcards.method),
+        method=lambda wildcards: given_settings(wildcards.method),
         images=lambda wildcards: config["methods"][wildcards.method].get("images"),
         precision=config["reconstruction"]["precision"],
         seed=config["reconstruction"]["seed"],
-        library=code_of(
-            "denoiser",
-            "eigenbasis",
-            "fused",
-            "iterative",
-            "methods",
-            "network",
-            "noise",
-            "projector",
-            "reconstruction",
-            "schedules",
-        ),
+        library=code_of(*RECONSTRUCTION_CODE),
     script:
         "../scripts/reconstruct.py"

@@ -2,8 +2,8 @@ rule all:
     """Everything this workflow makes so far."""
     default_target: True
     input:
+        rules.sweeps.input,
         rules.table_1.output,
         rules.comparison.output,
-        rules.figure_12.output,
         rules.prior.output,
         rules.training_curve.output if GIVEN_NETWORK is None else [],

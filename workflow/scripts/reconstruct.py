@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ with session(snakemake.log[0]):
     network = str(snakemake.input.network)  # empty for a method without a prior
     half = params.precision == "bf16-mixed"
     method = dict(params.method)
+    if snakemake.input.settings:  # what the sweeps have decided
+        method |= json.loads(Path(str(snakemake.input.settings)).read_text(encoding="utf-8"))
     reconstruct(
         make_method(method.pop("method"), method),
         make_operator(measured.geometry, device, cache=Path(eigenbasis).parent),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -52,14 +51,6 @@ class Algebraic:
     def check(self, operator: LinearOperator) -> None:
         """Refuse a step size at which the descent diverges."""
         check_step_size(operator, self.step_size)
-
-    def iterates(self, problem: Problem) -> Iterator[Tensor]:
-        """Yield x after each step."""
-        x = problem.zeros()
-        for k in range(1, self.K + 1):
-            x = problem.descend(x, self.step_size, 1)
-            check_image(x, f"algebraic, step {k}", FINITE)
-            yield x
 
     def solve(self, problem: Problem) -> Tensor:
         """Run the descent."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from ddgm.errors import DdgmError, SettingError
+from ddgm.errors import DdgmError, DivergenceError, SettingError
 from ddgm.operator import LinearOperator
 
 if TYPE_CHECKING:
@@ -203,12 +203,12 @@ def check_image(image: Tensor, what: str, limit: float = LARGEST_VALUE) -> None:
 
     Raises
     ------
-    DdgmError
+    DivergenceError
         If a value is not finite or out of all proportion.
     """
     peak = float(image.abs().amax())
     if not peak <= limit:
-        raise DdgmError(
+        raise DivergenceError(
             f"{what}: values reach {peak:.3g}; the method diverges (check the step size, the units "
             "of the data and the network)"
         )

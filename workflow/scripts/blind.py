@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ddgm.blind import RULES, choose, estimate_noise_std, scores
+from ddgm.console import session
+from ddgm.engine import make_operator
+from ddgm.figures import blind as blind_figure
+from ddgm.figures import save_figure
+from ddgm.sinograms import SinogramSet
+from ddgm.tables import blind, blind_to_markdown
+
+with session(snakemake.log[0]):
+    torch.set_num_threads(snakemake.threads)
+    measured = SinogramSet.load(snakemake.input.sinograms)
+    eigenbasis = str(snakemake.input.eigenbasis)  # empty for images too large for one
+    operator = make_operator(measured.geometry, cache=Path(eigenbasis).parent)
+    noise_std = estimate_noise_std(operator, measured.sinograms)
+    sweeps = {
+        name: pd.read_parquet(path)
+        for name, path in zip(snakemake.params.sweeps, snakemake.input.sweeps, strict=True)
+    }
+    table = blind({name: choose(rows, noise_std) for name, rows in sweeps.items()})
+    table.assign(noise_std=noise_std).to_csv(snakemake.output.csv, index=False)
+    Path(snakemake.output.markdown).write_text(
+        blind_to_markdown(table, noise_std), encoding="utf-8"
+    )
+    figure = blind_figure({name: scores(rows, noise_std) for name, rows in sweeps.items()}, RULES)
+    save_figure(figure, snakemake.output.pdf, snakemake.output.png)

@@ -1,0 +1,31 @@
+import logging
+
+import pandas as pd
+
+from ddgm.console import session
+from ddgm.errors import DdgmError
+from ddgm.figures import save_figure, sweep
+from ddgm.selection import failed_points, finished_points
+from ddgm.sinograms import SinogramSet
+from ddgm.sweep_tables import describe
+
+with session(snakemake.log[0]):
+    rows = pd.concat([pd.read_parquet(path) for path in snakemake.input.points], ignore_index=True)
+    failed = failed_points(rows)
+    points = len(rows.groupby("settings"))
+    for settings, reason in failed:
+        logging.warning("%s: missing: %s: %s", snakemake.rule, describe(settings), reason)
+    if failed:
+        logging.warning("%s: %d of %d points are missing", snakemake.rule, len(failed), points)
+    if len(failed) == points:
+        raise DdgmError(
+            f"{snakemake.rule}: no point has a result, so that there is nothing to show"
+        )
+    rows.to_parquet(snakemake.output.parquet, index=False)
+    rows.to_csv(snakemake.output.csv, index=False)
+    figure = sweep(
+        finished_points(rows),
+        snakemake.params.parameters,
+        noise_std=SinogramSet.load(snakemake.input.sinograms).noise_std,
+    )
+    save_figure(figure, snakemake.output.pdf, snakemake.output.png)
