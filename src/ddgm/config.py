@@ -124,8 +124,9 @@ def check_meaning(config: Mapping[str, Any]) -> None:
     _check_names(config)
     _check_prior(config)
     _check_network(config, evaluation)
-    _check_methods(config)
-    _check_sweeps(config)
+    check = _method_check(config)
+    _check_methods(config, check)
+    _check_sweeps(config, check)
 
 
 @dataclass(frozen=True)
@@ -318,8 +319,10 @@ def _check_stride(key: str, size: int, architecture: Architecture, source: str) 
         )
 
 
-def _check_methods(config: Mapping[str, Any]) -> None:
-    check = _method_check(config)
+MethodCheck = Callable[[str, Mapping[str, Any]], "Method"]
+
+
+def _check_methods(config: Mapping[str, Any], check: MethodCheck) -> None:
     for name, row in config["methods"].items():
         key = f"methods.{name}"
         method = _renamed(key, partial(check, row["method"], settings_of(row)))
@@ -329,7 +332,7 @@ def _check_methods(config: Mapping[str, Any]) -> None:
             )
 
 
-def _method_check(config: Mapping[str, Any]) -> Callable[[str, Mapping[str, Any]], Method]:
+def _method_check(config: Mapping[str, Any]) -> MethodCheck:
     """Return a function that builds a method, and complains if its settings will not do."""
     from ddgm.engine import is_fused
     from ddgm.methods import check_noise_levels, make_method
@@ -350,8 +353,7 @@ def _method_check(config: Mapping[str, Any]) -> Callable[[str, Mapping[str, Any]
     return check
 
 
-def _check_sweeps(config: Mapping[str, Any]) -> None:
-    check = _method_check(config)
+def _check_sweeps(config: Mapping[str, Any], check: MethodCheck) -> None:
     sweeps = sweeps_of(config)
     for sweep in sweeps.values():
         if len(sweep.parameters) > 3:

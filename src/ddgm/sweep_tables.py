@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddgm.errors import DdgmError
 
 GRIDS = ("coarse", "medium", "full")
@@ -195,5 +193,6 @@ def _value(text: str, name: str, where: str) -> Value:
             f"{where}: {name} = {text!r} is not allowed; plain decimal numbers (3, 0.05), true and "
             "false are"
         )
-    value: Value = yaml.safe_load(text)
-    return value
+    if text in ("true", "false"):
+        return text == "true"
+    return float(text) if "." in text else int(text)

@@ -15,7 +15,6 @@ from ddgm.sweep_tables import describe
 
 if TYPE_CHECKING:
     from ddgm.blind import BlindChoice
-    from ddgm.selection import Choice
 
 
 @dataclass(frozen=True)
@@ -155,29 +154,8 @@ def _exception(table: pd.DataFrame) -> str:
     return "" if table["images"].nunique() == 1 else " unless the last column says fewer"
 
 
-def selected(choices: Mapping[str, Choice]) -> pd.DataFrame:
-    """List the settings that sweeps have decided.
-
-    Parameters
-    ----------
-    choices : mapping
-        What `ddgm.selection.select` returned for each row of Table 1, by the row's name.
-
-    Returns
-    -------
-    DataFrame
-        One row an entry of `choices`: row, the fields of `Choice`, its settings in words.
-    """
-    return pd.DataFrame(
-        [
-            {"row": name, **vars(choice), "settings": describe(choice.settings)}
-            for name, choice in choices.items()
-        ]
-    )
-
-
 def selected_to_markdown(table: pd.DataFrame) -> str:
-    """Return what `selected` returned as Markdown."""
+    """Return what `ddgm.selection.as_table` returned as Markdown."""
     head = ("row", "sweep", "settings", "net evals", "validation MSE", "images", "points")
     lines = [
         (

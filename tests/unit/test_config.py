@@ -10,10 +10,15 @@ import yaml
 
 from ddgm.config import (
     DATA_DIR_VARIABLE,
+    Selection,
     check_meaning,
     check_schema,
     given_network,
+    held_out_views,
     resolve_address,
+    selections_of,
+    settings_of,
+    sweeps_of,
 )
 from ddgm.denoiser import DenoiserCard, Normalisation, save_denoiser
 from ddgm.errors import DdgmError
@@ -76,6 +81,7 @@ def config(monkeypatch):
     config["patches"]["size"] = 32
     config["training"]["patch_size"] = 32
     config["geometry"]["views"] = 12
+    config["sweeps"]["held_out"]["views"] = 2
     return config
 
 
@@ -171,7 +177,11 @@ BAD_TYPES_AND_RANGES = [
         "differ|uniq|once|repeat",
     ),
     ("comparison.images", 0, "comparison.images = 0", "1"),
-    ("figure_12.steps", [10, 0], "figure_12.steps.1 = 0", "1"),
+    ("sweeps.points_per_job", 0, "sweeps.points_per_job = 0", "1"),
+    ("sweeps.grid", "fine", "sweeps.grid = 'fine'", "medium"),
+    ("sweeps.tables.algebraic", {}, "sweeps.tables.algebraic", "base"),
+    ("sweeps.held_out.views", 1, "sweeps.held_out.views = 1", "2"),
+    ("methods.ddgm.select", {}, "methods.ddgm.select.sweeps", "missing"),
     ("volumes.eval.mip", -1, "volumes.eval.mip = -1", "0"),
     ("volumes.eval.axes", "xxz", "volumes.eval.axes = 'xxz'", "zyx"),
     ("volumes.eval.size", [1, 2], "volumes.eval.size = [1, 2]", "3"),
@@ -322,9 +332,7 @@ def test_a_method_that_needs_the_svd_is_refused_where_the_images_are_too_large(c
         assert word in message
 
 
-@pytest.mark.parametrize(
-    "key", ["methods.algebraic.step_size", "methods.ddgm_50.step_size", "figure_12.step_size"]
-)
+@pytest.mark.parametrize("key", ["methods.algebraic.step_size", "methods.ddgm_50.step_size"])
 def test_a_step_size_above_the_limit_is_named_with_the_limit_of_this_geometry(config, key):
     from ddgm.geometry import TiltGeometry
     from ddgm.projector import Projector
@@ -490,3 +498,83 @@ class TestAddress:
         address = "precomputed://gs://bucket/em"
         put(config, "volumes.eval.address", address)
         assert resolve_address(config, "eval") == address
+
+
+@pytest.fixture
+def table(config, tmp_path):
+    """A table of a sweep over the gradient steps of DDGM, the only one of the configuration."""
+    path = tmp_path / "steps.tsv"
+    path.write_text("K\tsigma_1\n5\t1\n10\t3\n")
+    for name in config["sweeps"]["tables"]:
+        config["sweeps"]["tables"][name] = None
+    config["sweeps"]["tables"]["sigma1"] = {"base": "ddgm_50", "table": str(path)}
+    return path
+
+
+class TestSweeps:
+    def test_a_point_has_the_settings_of_its_base_where_the_table_has_none(self, config, table):
+        check(config)
+        (sweep,) = sweeps_of(config).values()
+        base = settings_of(config["methods"]["ddgm_50"])
+        assert [sweep.settings(point) for point in sweep.points] == [
+            base | {"K": 5, "sigma_1": 1},
+            base | {"K": 10, "sigma_1": 3},
+        ]
+        assert sweep.method == "ddgm"
+        assert not {"label", "method", "images", "select"} & set(base)
+
+    @pytest.mark.parametrize(
+        ("all_", "base", "expected"), [(None, None, None), (7, None, 7), (None, 5, 5), (7, 5, 5)]
+    )
+    def test_the_fewer_images_count(self, config, table, all_, base, expected):
+        config["sweeps"]["images"] = all_
+        if base is not None:
+            config["methods"]["ddgm_50"]["images"] = base
+        assert sweeps_of(config)["sigma1"].images == expected
+
+    @pytest.mark.parametrize(
+        ("text", "named"),
+        [
+            ("K\n0\n", ["line 2: K = 0", "at least 1"]),
+            ("K\n5\n\n2.5\n", ["line 4: K = 2.5", "int"]),
+            ("sigma_1\n1\n50\n", ["line 3: sigma_1 = 50", "30"]),
+            ("step_size\n0.9\n", ["line 2: step_size = 0.9", "2/σ_max²"]),
+            ("eta\n1\n", ["line 2: eta = 1", "is unknown; ddgm takes N, K"]),
+            ("K\tN\tsigma_1\tstep_size\n5\t5\t3\t0.00005\n", ["4 parameters", "at most 3"]),
+            ("K\nmany\n", ["line 2: K = 'many'", "plain decimal"]),
+        ],
+    )
+    def test_a_point_that_would_not_run_is_named_with_its_line(self, config, table, text, named):
+        table.write_text(text)
+        message = complaint(config)
+        assert message.startswith(f"{table}")
+        for word in named:
+            assert word in message
+
+    @pytest.mark.parametrize(
+        ("key", "value", "named"),
+        [
+            ("sweeps.tables.sigma1.base", "ddgn", "sweeps.tables.sigma1.base = 'ddgn'"),
+            ("sweeps.held_out.sweeps", ["K"], "sweeps.held_out.sweeps names 'K'"),
+            ("sweeps.held_out.views", 6, "sweeps.held_out.views = 6"),
+            ("methods.ddgm.select", {"sweeps": ["x"]}, "methods.ddgm.select.sweeps names 'x'"),
+            ("methods.ddrm.select", {"sweeps": ["sigma1"]}, "a sweep of ddgm"),
+        ],
+    )
+    def test_what_does_not_fit_together_is_named(self, config, table, key, value, named):
+        put(config, key, value)
+        assert named in complaint(config)
+
+    def test_rows_take_what_is_left_of_the_sweeps_they_name(self, config, table):
+        assert selections_of(config) == {
+            "ddgm": Selection(("sigma1",), None),
+            "ddgm_50": Selection(("sigma1",), 50),
+        }
+        config["sweeps"]["select"] = False
+        assert selections_of(config) == {}
+
+    def test_no_views_are_held_out_where_no_sweep_asks_for_it(self, config, table):
+        assert held_out_views(config) is not None
+        config["sweeps"]["tables"]["sigma1"] = None
+        assert held_out_views(config) is None
+        check(config)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddgm.figures import prior_samples, training_curve
+from ddgm.blind import RULES, scores
+from ddgm.figures import blind, prior_samples, sweep, training_curve
 from ddgm.training_settings import BANDS, band_names
 
 BAND_NAMES = band_names(0.03, 30.0)
@@ -41,3 +42,82 @@ def test_samples_and_real_images_share_one_grey_scale_and_are_all_shown():
     spectrum = figure.axes[-1]
     power = [line.get_ydata().mean() for line in spectrum.lines]
     assert power[1] == pytest.approx(4 * power[0], rel=0.2)
+
+
+def swept(**grid):
+    """Return rows of a sweep on three images whose MSE is lowest at K = 25 with σ₁ = 3, N = 100."""
+    values = pd.MultiIndex.from_product(grid.values(), names=grid).to_frame(index=False)
+    rows = values.merge(pd.DataFrame({"image": range(3)}), how="cross")
+    distance = abs(np.log(rows["K"] / 25))
+    if "sigma_1" in rows:
+        distance += abs(np.log(rows["sigma_1"] / 3))
+    if "N" in rows:
+        distance += abs(np.log(rows["N"] / 100))
+    spread = 0.01 * (rows["image"] - 1)
+    return rows.assign(
+        mse=0.1 + distance + spread, ssim=0.6 - 0.1 * distance, data_error=20 - rows["K"] / 10
+    )
+
+
+def curves(panel):
+    """Return abscissa, ordinate and length of the upper bar of each line of a panel."""
+    found = []
+    for container in panel.containers:
+        line, _, (bars,) = container
+        upper = [
+            segment[1, 1] - middle
+            for segment, middle in zip(bars.get_segments(), line.get_ydata(), strict=True)
+        ]
+        found.append((list(line.get_xdata()), list(line.get_ydata()), upper))
+    return found
+
+
+def stars(panel):
+    return [
+        tuple(map(float, (*line.get_xdata(), *line.get_ydata())))
+        for line in panel.lines
+        if line.get_marker() == "*"
+    ]
+
+
+def test_a_sweep_is_drawn_with_a_line_for_each_value_and_the_winner_marked():
+    figure = sweep(swept(K=[5, 25, 100], sigma_1=[1, 3]), ["K", "sigma_1"], noise_std=4.0)
+    mse, ssim, error = figure.axes
+    first, second = curves(mse)
+    assert first[0] == second[0] == [5, 25, 100]
+    assert second[1] == pytest.approx([0.1 + np.log(5), 0.1, 0.1 + np.log(4)])
+    assert second[2] == pytest.approx([0.01 / np.sqrt(3)] * 3)
+    assert [text.get_text() for text in mse.get_legend().get_texts()] == ["σ₁ = 1", "σ₁ = 3"]
+    assert stars(mse) == [(25, pytest.approx(0.1))]
+    assert stars(ssim) == [(25, pytest.approx(0.6))]
+    assert stars(error) == []  # no one wants the lowest data error
+    assert mse.get_xscale() == "log"  # from 5 to 100
+    assert [16.0, 16.0] in [list(line.get_ydata()) for line in error.lines]  # σ_y²
+
+
+def test_a_third_parameter_has_a_row_of_panels_for_each_value():
+    grid = {"K": [5, 25, 50], "sigma_1": [1, 3], "N": [50, 100]}
+    figure = sweep(swept(**grid), list(grid), noise_std=4.0)
+    assert len(figure.axes) == 6
+    assert [figure.axes[at].get_title("left") for at in (0, 3)] == ["N = 50", "N = 100"]
+    assert [stars(axes) for axes in figure.axes[::3]] == [[], [(25, pytest.approx(0.1))]]
+    assert figure.axes[0].get_xscale() == "linear"
+
+
+def test_one_parameter_is_one_line():
+    figure = sweep(swept(K=[5, 25, 50]), ["K"], noise_std=4.0)
+    assert [len(curves(axes)) for axes in figure.axes] == [1, 1, 1]
+    assert figure.axes[0].get_legend() is None
+
+
+def test_what_a_rule_picks_is_marked_beside_the_best():
+    rows = swept(K=[5, 25, 100]).assign(sweep="steps", method="ddgm", failure="")
+    rows["settings"] = [f"K{K}" for K in rows["K"]]
+    rows["held_out_error"] = rows["mse"] + 10
+    figure = blind({"steps": scores(rows, 4.0)}, RULES)
+    held_out, discrepancy = figure.axes
+    marked = {line.get_label(): line.get_xydata()[0] for line in held_out.lines[1:]}
+    assert marked["picked"] == pytest.approx(marked["best"])
+    marked = {line.get_label(): line.get_xydata()[0] for line in discrepancy.lines[1:]}
+    assert marked["picked"] == pytest.approx([(17.5 / 16 - 1), 0.1])
+    assert figure.axes[0].get_ylabel() == "steps: MSE"

@@ -11,18 +11,26 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
+def test_the_library_examples_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDGM_CACHE_DIR", str(tmp_path / "cache"))
+    guide = (REPOSITORY / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    names = {}
     (example,) = blocks("python")
-    exec(example, {})
+    exec(example, names)
     output = capsys.readouterr().out
     assert "[2, 64, 64]" in output
     assert "network=20" in output
+
+    (example,) = blocks("python", guide)
+    exec(example, names)
+    errors = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [c for c, _ in errors] == ["0.5", "1.0", "2.0"]
+    assert all(float(error) > 0 for _, error in errors)
 
 
 def test_the_config_example_is_valid_on_top_of_those_it_is_used_with():

@@ -1,16 +1,13 @@
 import math
 import time
 
-import pandas as pd
 import pytest
 import torch
 
 from ddgm.denoiser import Denoiser, DenoiserCard, Normalisation
 from ddgm.devices import pick_device
 from ddgm.errors import DdgmError
-from ddgm.evaluation import algebraic_curve
 from ddgm.methods import DDGM, Algebraic, Evaluations, Proximal, check_noise_levels
-from ddgm.metrics import image_metrics
 from ddgm.network import Architecture, UNet
 from ddgm.reconstruction import Reconstruction, reconstruct
 from ddgm.sinograms import simulate
@@ -163,33 +160,6 @@ def test_what_reconstruct_made_can_be_written(tmp_path, projector, data, denoise
     made = reconstruct(ddgm, projector, data, denoiser)
     made.save(tmp_path / "made.npz")
     assert torch.equal(Reconstruction.load(tmp_path / "made.npz").images, made.images)
-
-
-def test_the_curve_agrees_with_separate_runs(projector, images, data):
-    step_size = 0.9 * projector.max_step_size
-    curve = algebraic_curve([7, 1, 3], step_size, projector, data, images, batch=2)
-    assert list(curve["K"]) == [1] * 5 + [3] * 5 + [7] * 5
-    assert list(curve["image"]) == list(range(5)) * 3
-    for K, part in curve.groupby("K"):
-        found = reconstruct(Algebraic(int(K), step_size), projector, data).images
-        expected = image_metrics(found, images)
-        pd.testing.assert_frame_equal(
-            part[["image", "mse", "psnr", "ssim"]].reset_index(drop=True), expected, rtol=1e-4
-        )
-        error = (projector.forward(found) - data).square().mean(dim=(1, 2))
-        assert list(part["data_error"]) == pytest.approx(error.tolist(), rel=1e-4)
-
-
-def test_the_error_of_the_data_falls_along_the_curve(projector, images, data):
-    step_size = 0.9 * projector.max_step_size
-    curve = algebraic_curve(range(1, 31), step_size, projector, data, images)
-    errors = curve.pivot(index="K", columns="image", values="data_error")
-    assert (errors.diff().dropna() < 0).all(axis=None)
-
-
-def test_the_curve_refuses_a_step_size_above_the_limit(projector, images, data):
-    with pytest.raises(DdgmError, match="step size"):
-        algebraic_curve([1], 1.01 * projector.max_step_size, projector, data, images)
 
 
 def test_a_gpu_is_picked_only_where_there_is_one():

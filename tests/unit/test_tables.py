@@ -5,8 +5,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ddgm.blind import BlindChoice
 from ddgm.errors import DdgmError
-from ddgm.tables import Row, table_1, to_latex, to_markdown
+from ddgm.selection import Choice, as_table
+from ddgm.tables import (
+    Row,
+    blind,
+    blind_to_markdown,
+    selected_to_markdown,
+    table_1,
+    to_latex,
+    to_markdown,
+)
 
 
 def row(label, method, centre, *, gradient, network, count=20, seed=0):
@@ -157,3 +167,46 @@ def test_latex_escapes_letters_that_have_no_backslashed_form(rows, letter):
     command = {"\\": r"\textbackslash", "~": r"\textasciitilde", "^": r"\textasciicircum"}[letter]
     assert label.startswith("a" + command)
     assert label.endswith("b")
+
+
+def choice(**changes):
+    values = {
+        "sweep": "sigma1",
+        "method": "ddgm",
+        "settings": {"N": 50, "K": 25, "sigma_1": 3.0},
+        "network_evals": 50,
+        "mse": 0.12345,
+        "mse_se": 0.00321,
+        "images": 32,
+        "points": 14,
+    }
+    return Choice(**{**values, **changes})
+
+
+def test_selected_settings_are_listed_in_words():
+    table = as_table({"ddgm_50": choice(), "ddgm": choice(sweep="other", mse=0.1)})
+    assert list(table["row"]) == ["ddgm_50", "ddgm"]
+    assert table["settings"][0] == "N = 50, K = 25, sigma_1 = 3"
+    assert table["mse"][0] == 0.12345
+    head, _, first, second = markdown_rows(selected_to_markdown(table))
+    assert [cell.strip() for cell in head][:4] == ["row", "sweep", "settings", "net evals"]
+    assert [cell.strip() for cell in first] == [
+        "ddgm_50",
+        "sigma1",
+        "N = 50, K = 25, sigma_1 = 3",
+        "50",
+        "0.1235 ± 0.0032",
+        "32",
+        "14",
+    ]
+    assert second[1].strip() == "other"
+
+
+def test_settings_chosen_without_the_truth_are_listed_with_what_they_cost():
+    chosen = BlindChoice("discrepancy", '{"K": 50}', 0.02, 0.21, '{"K": 100}', 0.2)
+    table = blind({"algebraic": [chosen]})
+    assert table["excess"][0] == pytest.approx(0.05)
+    text = blind_to_markdown(table, 4.087)
+    cells = [cell.strip() for cell in markdown_rows(text)[2]]
+    assert cells == ["algebraic", "discrepancy", "K = 50", "0.2100", "K = 100", "0.2000", "5.0%"]
+    assert "4.087" in text

@@ -11,6 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = Path(__file__).with_name("tiny.yaml")
+TINY_SWEEPS = {"sigma1": "K\tsigma_1\n1\t1\n3\t3\n", "algebraic": "K\n5\n20\n"}
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,22 @@ class Checkout:
         )
         return result.returncode, result.stdout
 
+    @staticmethod
+    def complaints(output):
+        """Return the lines of Snakemake's output without those on what it reads."""
+        notices = ("Config file ", "Using workflow specific profile ")
+        return [line for line in output.splitlines() if not line.startswith(notices)]
+
 
 def make_checkout(root):
     for name in ("Snakefile", "workflow", "config", "envs"):
         source = REPOSITORY / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, root / name)
+    (root / "profiles").symlink_to("workflow/profiles")
     shutil.copy(TINY, root / "config" / "tiny.yaml")
+    for name, table in TINY_SWEEPS.items():
+        (root / "config" / "sweeps" / f"tiny_{name}.tsv").write_text(table)
     return Checkout(root)
 
 

@@ -35,21 +35,21 @@ def test_the_network_in_the_box_is_used_and_one_key_trains_anew(checkout):
 def test_the_algebraic_methods_best_number_of_steps_is_near_the_papers(checkout):
     overlay = checkout.root / "config" / "few.yaml"
     overlay.write_text(
-        "patches: {validation: 6}\nprior: {images: 6}\n"
-        "figure_12: {steps: [25, 75, 100, 125, 250]}\n"
+        "patches: {validation: 6}\nprior: {images: 6}\nsweeps: {held_out: {sweeps: []}}\n"
     )
     status, output = checkout.snakemake(
-        "figure_12",
+        "sweep_algebraic",
         "--configfile",
         "config/fib25.yaml",
         "config/few.yaml",
         DDGM_DATA_DIR=os.environ["DDGM_DATA_DIR"],
     )
     assert status == 0, output
-    curve = pd.read_csv(Path(checkout.root) / "results/fib25/tables/figure_12.csv")
+    curve = pd.read_csv(Path(checkout.root) / "results/fib25/sweeps/algebraic.csv")
     mse = curve.groupby("K")["mse"].mean()
     assert mse.idxmin() in (75, 100, 125)  # the paper and the specification have 100
     assert mse[25] > 1.1 * mse.min()
+    assert len(mse) == 9
     assert 0.12 < mse.min() < 0.30
     error = curve.groupby("K")["data_error"].mean()
     assert error.is_monotonic_decreasing

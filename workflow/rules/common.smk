@@ -24,6 +24,7 @@ from ddgm.training_settings import INCIDENTAL
 
 RESULTS = f"results/{config.get('run')}"
 LIBRARY = Path(ddgm.__file__).parent
+SCRIPTS = Path(workflow.current_basedir).parent / "scripts"
 
 
 def stop(error):
@@ -81,23 +82,28 @@ wildcard_constraints:
     volume="train|eval",
     set="validation|test",
     method="|".join(config["methods"]),
+    sweep=r"\w+",
+    points="[^/]+",
+    geometry="[0-9a-f]+",
 
 
-def code_of(*modules):
-    """A digest of what library modules do, so that a change of them reruns what they made.
+def code_of(*modules, script):
+    """A digest of what library modules and a script do: a change of them reruns what they made.
 
     Comments, docstrings and layout do not count.
     """
-    digest = hashlib.sha256()
+    paths = [SCRIPTS / f"{script}.py"]
     for module in modules:
         path = LIBRARY / module
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                    if ast.get_docstring(node) is not None:
-                        node.body = node.body[1:] or [ast.Pass()]
-            digest.update(ast.dump(tree).encode())
+        paths += sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    digest = hashlib.sha256()
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                if ast.get_docstring(node) is not None:
+                    node.body = node.body[1:] or [ast.Pass()]
+        digest.update(ast.dump(tree).encode())
     return digest.hexdigest()[:16]
 
 

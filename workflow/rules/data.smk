@@ -11,7 +11,7 @@ rule synthesize:
         runtime=30,
     params:
         synthetic=lambda wildcards: config["volumes"][wildcards.volume]["synthetic"],
-        library=code_of("synthetic"),
+        library=code_of("synthetic", script="synthesize"),
     script:
         "../scripts/synthesize.py"
 
@@ -81,7 +81,7 @@ else:
             mem_mb=2000,
             runtime=10,
         params:
-            library=code_of("denoiser", "statistics"),
+            library=code_of("denoiser", "statistics", script="statistics_of_network"),
         script:
             "../scripts/statistics_of_network.py"
 
@@ -104,6 +104,6 @@ rule patches:
         images=lambda wildcards: config["patches"][wildcards.set],
         gap=config["patches"]["gap"],
         seed=config["patches"]["seed"],
-        library=code_of("patches"),
+        library=code_of("patches", script="patches"),
     script:
         "../scripts/patches.py"

@@ -17,7 +17,7 @@ rule metrics:
         runtime=30,
     params:
         methods=config["table_1"],
-        library=code_of("evaluation", "metrics"),
+        library=code_of("evaluation", "metrics", script="metrics"),
     script:
         "../scripts/metrics.py"
 
@@ -42,7 +42,7 @@ rule table_1:
             (name, config["methods"][name]["label"], config["methods"][name]["method"])
             for name in config["table_1"]
         ],
-        library=code_of("tables"),
+        library=code_of("tables", script="table_1"),
     script:
         "../scripts/table_1.py"
 
@@ -70,7 +70,7 @@ rule comparison:
     params:
         labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
         images=config["comparison"]["images"],
-        library=code_of("figures"),
+        library=code_of("figures", script="comparison"),
     script:
         "../scripts/comparison.py"
 
@@ -95,6 +95,6 @@ rule prior:
         runtime=10,
     params:
         images=config["prior"]["images"],
-        library=code_of("figures", "image_statistics"),
+        library=code_of("figures", "image_statistics", script="prior"),
     script:
         "../scripts/prior.py"

@@ -17,6 +17,6 @@ if EIGENBASES:
             gpu=gpus(config["reconstruction"]["device"]),
         params:
             geometry=lambda wildcards: EIGENBASES[wildcards.geometry].as_dict(),
-            library=code_of("eigenbasis", "geometry", "projector"),
+            library=code_of("eigenbasis", "geometry", "projector", script="eigenbasis"),
         script:
             "../scripts/eigenbasis.py"

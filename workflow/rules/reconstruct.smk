@@ -23,6 +23,6 @@ rule reconstruct:
         images=lambda wildcards: config["methods"][wildcards.method].get("images"),
         precision=config["reconstruction"]["precision"],
         seed=config["reconstruction"]["seed"],
-        library=code_of(*RECONSTRUCTION_CODE),
+        library=code_of(*RECONSTRUCTION_CODE, script="reconstruct"),
     script:
         "../scripts/reconstruct.py"

@@ -17,6 +17,6 @@ rule sinograms:
         geometry=GEOMETRY.as_dict(),
         noise_std=config["measurement"]["noise_std"],
         seed=config["measurement"]["seed"],
-        library=code_of("geometry", "noise", "projector", "sinograms"),
+        library=code_of("geometry", "noise", "projector", "sinograms", script="sinograms"),
     script:
         "../scripts/sinograms.py"

@@ -2,6 +2,7 @@
 for sweep, points in SWEEP_JOBS.items():
 
     rule:
+        """Reconstruct the validation set at some points of a sweep, and compare with the truth."""
         name:
             f"sweep_{sweep}_point"
         input:
@@ -39,19 +40,26 @@ for sweep, points in SWEEP_JOBS.items():
             seed=config["reconstruction"]["seed"],
             # Finished points lie where Snakemake does not know them: it wipes declared outputs.
             directory=f"{RESULTS}/sweeps/{sweep}/unfinished",
-            library=code_of(*RECONSTRUCTION_CODE, "blind", "evaluation", "metrics", "sweep_points"),
+            library=code_of(
+                *RECONSTRUCTION_CODE,
+                "blind",
+                "evaluation",
+                "geometry",
+                "metrics",
+                "sweep_points",
+                script="sweep_point",
+            ),
         script:
             "../scripts/sweep_point.py"
 
     rule:
+        """Draw the figure of a sweep, and name the points that are missing."""
         name:
             f"sweep_{sweep}"
         input:
-            points=expand(f"{RESULTS}/sweeps/{sweep}/points/{{points}}.parquet", points=points),
+            rows=f"{RESULTS}/sweeps/{sweep}.parquet",
             sinograms=f"{RESULTS}/sinograms/validation.npz",
         output:
-            parquet=f"{RESULTS}/sweeps/{sweep}.parquet",
-            csv=f"{RESULTS}/sweeps/{sweep}.csv",
             pdf=f"{RESULTS}/figures/sweep_{sweep}.pdf",
             png=f"{RESULTS}/figures/sweep_{sweep}.png",
         log:
@@ -63,9 +71,33 @@ for sweep, points in SWEEP_JOBS.items():
             runtime=10,
         params:
             parameters=SWEEPS[sweep].parameters,
-            library=code_of("figures", "selection"),
+            library=code_of("figures", "selection", script="sweep"),
         script:
             "../scripts/sweep.py"
+
+
+# Apart from the figures, whose style is nothing to Table 1.
+rule sweep_rows:
+    """Gather the points of a sweep in one table."""
+    input:
+        lambda wildcards: expand(
+            f"{RESULTS}/sweeps/{wildcards.sweep}/points/{{points}}.parquet",
+            points=SWEEP_JOBS[wildcards.sweep],
+        ),
+    output:
+        parquet=f"{RESULTS}/sweeps/{{sweep}}.parquet",
+        csv=f"{RESULTS}/sweeps/{{sweep}}.csv",
+    log:
+        f"{RESULTS}/logs/sweep_rows/{{sweep}}.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        library=code_of(script="sweep_rows"),
+    script:
+        "../scripts/sweep_rows.py"
 
 
 if SELECTIONS:
@@ -76,8 +108,7 @@ if SELECTIONS:
             expand(f"{RESULTS}/sweeps/{{sweep}}.parquet", sweep=SELECTING_SWEEPS),
         output:
             rows=expand(f"{RESULTS}/selected/{{method}}.json", method=SELECTIONS),
-            csv=f"{RESULTS}/tables/selected.csv",
-            markdown=f"{RESULTS}/tables/selected.md",
+            table=f"{RESULTS}/tables/selected.csv",
         log:
             f"{RESULTS}/logs/select.log",
         conda:
@@ -91,9 +122,27 @@ if SELECTIONS:
                 (name, list(wanted.sweeps), wanted.network_evals)
                 for name, wanted in SELECTIONS.items()
             ],
-            library=code_of("selection"),
+            library=code_of("selection", script="select_settings"),
         script:
             "../scripts/select_settings.py"
+
+    rule selected_table:
+        """The selected settings, for reading."""
+        input:
+            f"{RESULTS}/tables/selected.csv",
+        output:
+            f"{RESULTS}/tables/selected.md",
+        log:
+            f"{RESULTS}/logs/selected_table.log",
+        conda:
+            "../../envs/ddgm.yaml"
+        resources:
+            mem_mb=2000,
+            runtime=10,
+        params:
+            library=code_of("tables", script="selected_table"),
+        script:
+            "../scripts/selected_table.py"
 
 
 if HELD_OUT_SWEEPS:
@@ -119,7 +168,7 @@ if HELD_OUT_SWEEPS:
             runtime=10,
         params:
             sweeps=HELD_OUT_SWEEPS,
-            library=code_of("blind", "figures", "selection"),
+            library=code_of("blind", "figures", "selection", "tables", script="blind"),
         script:
             "../scripts/blind.py"
 

@@ -26,7 +26,7 @@ if GIVEN_NETWORK is None:
             network={k: v for k, v in config["network"].items() if k not in ("path", "about")},
             # Settings of the machine (devices, workers, …) change no result and retrain nothing.
             training={k: v for k, v in config["training"].items() if k not in INCIDENTAL},
-            library=code_of("denoiser", "network", "noise", "patches", "training"),
+            library=code_of("denoiser", "network", "noise", "patches", "training", script="train"),
         script:
             "../scripts/train.py"
 
@@ -45,6 +45,6 @@ if GIVEN_NETWORK is None:
             mem_mb=2000,
             runtime=10,
         params:
-            library=code_of("figures", "training_settings"),
+            library=code_of("figures", "training_settings", script="training_curve"),
         script:
             "../scripts/training_curve.py"

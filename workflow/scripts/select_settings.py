@@ -4,8 +4,7 @@ from pathlib import Path
 import pandas as pd
 
 from ddgm.console import session
-from ddgm.selection import select
-from ddgm.tables import selected, selected_to_markdown
+from ddgm.selection import as_table, select
 
 with session(snakemake.log[0]):
     sweeps = {
@@ -18,6 +17,4 @@ with session(snakemake.log[0]):
     }
     for choice, path in zip(choices.values(), snakemake.output.rows, strict=True):
         Path(path).write_text(json.dumps({"method": choice.method, **choice.settings}) + "\n")
-    table = selected(choices)
-    table.to_csv(snakemake.output.csv, index=False)
-    Path(snakemake.output.markdown).write_text(selected_to_markdown(table), encoding="utf-8")
+    as_table(choices).to_csv(snakemake.output.table, index=False)

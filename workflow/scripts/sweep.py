@@ -10,19 +10,14 @@ from ddgm.sinograms import SinogramSet
 from ddgm.sweep_tables import describe
 
 with session(snakemake.log[0]):
-    rows = pd.concat([pd.read_parquet(path) for path in snakemake.input.points], ignore_index=True)
-    failed = failed_points(rows)
-    points = len(rows.groupby("settings"))
+    rows = pd.read_parquet(snakemake.input.rows)
+    failed, points = failed_points(rows), rows["settings"].nunique()
     for settings, reason in failed:
         logging.warning("%s: missing: %s: %s", snakemake.rule, describe(settings), reason)
     if failed:
         logging.warning("%s: %d of %d points are missing", snakemake.rule, len(failed), points)
     if len(failed) == points:
-        raise DdgmError(
-            f"{snakemake.rule}: no point has a result, so that there is nothing to show"
-        )
-    rows.to_parquet(snakemake.output.parquet, index=False)
-    rows.to_csv(snakemake.output.csv, index=False)
+        raise DdgmError(f"{snakemake.rule}: no point has a result to show")
     figure = sweep(
         finished_points(rows),
         snakemake.params.parameters,

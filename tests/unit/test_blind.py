@@ -1,0 +1,159 @@
+"""Choosing without the truth: the noise level, and rules that only see the measured views."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from ddgm.blind import RULES, HeldOutViews, choose, estimate_noise_std, held_out_error, scores
+from ddgm.engine import make_operator
+from ddgm.errors import DdgmError, SettingError
+from ddgm.geometry import TiltGeometry, divide_views
+from ddgm.methods import Algebraic
+from ddgm.projector import Projector
+from ddgm.reconstruction import reconstruct
+from ddgm.sinograms import simulate
+from ddgm.synthetic import make_volume
+
+
+@pytest.fixture(scope="module")
+def images():
+    """EM-like images of 48 × 48 pixels, zero mean and unit variance."""
+    volume = torch.from_numpy(make_volume((48, 48, 48), seed=3)[::6].astype("float32"))
+    return (volume - volume.mean()) / volume.std()
+
+
+@pytest.fixture(scope="module")
+def geometry():
+    return TiltGeometry.limited_angle((48, 48), views=64)
+
+
+@pytest.fixture(scope="module")
+def operator(geometry, tmp_path_factory):
+    return make_operator(geometry, cache=tmp_path_factory.mktemp("cache"))
+
+
+class TestNoiseLevel:
+    @pytest.mark.parametrize("noise_std", [0.5, 4.1, 20.0])
+    def test_it_is_found_where_the_operator_sees_nothing(self, operator, images, noise_std):
+        data = simulate(operator, images, noise_std=noise_std, seed=1)
+        assert estimate_noise_std(operator, data) == pytest.approx(noise_std, rel=0.03)
+
+    @pytest.mark.parametrize("noise_std", [4.1, 20.0])
+    def test_without_an_eigenbasis_it_comes_from_differences(self, geometry, images, noise_std):
+        projector = Projector(geometry)
+        data = simulate(projector, images, noise_std=noise_std, seed=1)
+        assert estimate_noise_std(projector, data) == pytest.approx(noise_std, rel=0.1)
+
+    def test_too_few_views_are_refused(self):
+        projector = Projector(TiltGeometry.limited_angle((16, 16), views=2))
+        with pytest.raises(DdgmError, match="2 views of 16"):
+            estimate_noise_std(projector, torch.zeros(1, 2, 16))
+
+
+class TestDividedViews:
+    @pytest.mark.parametrize(("views", "held"), [(128, 16), (24, 4), (13, 4), (60, 2), (128, 62)])
+    def test_the_views_held_out_are_spread_and_symmetric_and_not_at_the_ends(self, views, held):
+        kept, out = divide_views(views, held)
+        assert sorted(kept + out) == list(range(views))
+        assert len(out) == held
+        assert [views - 1 - view for view in reversed(out)] == list(out)
+        assert 0 in kept
+        assert views - 1 in kept
+        gaps = [b - a for a, b in itertools.pairwise(out)]
+        assert max(gaps) <= 1.6 * views / held
+
+    def test_what_is_kept_has_an_eigenbasis_in_blocks(self):
+        geometry = TiltGeometry.limited_angle((32, 32), views=128)
+        kept = geometry.of_views(divide_views(128, 16)[0])
+        assert kept.views == 112
+        assert kept.flip_symmetric
+
+    @pytest.mark.parametrize("held", [0, 1, 6, 12])
+    def test_none_or_too_many_are_refused(self, held):
+        with pytest.raises(SettingError, match="between 2 and 5 of 12"):
+            divide_views(12, held)
+
+
+class TestHeldOutViews:
+    def test_the_error_is_that_of_views_the_reconstruction_has_not_seen(
+        self, operator, geometry, images, tmp_path
+    ):
+        data = simulate(operator, images, noise_std=4.1, seed=1)
+        views = HeldOutViews.divide(operator, geometry, 8, cache=tmp_path)
+        method = Algebraic(K=20, step_size=0.5 * operator.max_step_size)
+        found = held_out_error(method, views, data, batch=3)
+
+        kept, held = list(views.kept), list(views.held)
+        longer = replace(method, step_size=method.step_size * 64 / 56)
+        images = reconstruct(longer, Projector(geometry.of_views(kept)), data[:, kept]).images
+        expected = (operator.forward(images) - data)[:, held].square().mean(dim=(1, 2))
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=0)
+
+        # What the views held out measured makes no difference to the reconstruction.
+        other = data.clone()
+        other[:, held] += 1000
+        worse = held_out_error(method, views, other, batch=3)
+        shifted = (operator.forward(images) - other)[:, held].square().mean(dim=(1, 2))
+        torch.testing.assert_close(worse, shifted, rtol=1e-3, atol=0)
+
+    def test_it_finds_about_where_to_stop_the_descent(self, operator, geometry, images, tmp_path):
+        data = simulate(operator, images, noise_std=8.0, seed=1)
+        views = HeldOutViews.divide(operator, geometry, 8, cache=tmp_path)
+        step_size = 0.7 * operator.max_step_size
+        mse, held = {}, {}
+        steps = (3, 10, 30, 100, 300, 1000)
+        for K in steps:
+            method = Algebraic(K, step_size)
+            result = reconstruct(method, operator, data).images
+            mse[K] = float((result - images).square().mean())
+            held[K] = float(held_out_error(method, views, data).mean())
+        best, picked = (steps.index(min(each, key=each.get)) for each in (mse, held))
+        assert 0 < best < len(steps) - 1
+        assert abs(picked - best) <= 1
+
+
+def rows(K, mse, data_error, held_out):
+    settings = json.dumps({"K": K})
+    return pd.DataFrame(
+        {
+            "sweep": "algebraic",
+            "method": "algebraic",
+            "settings": settings,
+            "image": [0, 1],
+            "mse": mse,
+            "data_error": data_error,
+            "held_out_error": [held_out, float("nan")],  # of the first image alone
+            "failure": "",
+        }
+    )
+
+
+def test_each_rule_picks_by_what_it_may_see():
+    table = pd.concat(
+        [rows(10, 0.30, 20.0, 24.0), rows(50, 0.21, 16.5, 20.0), rows(100, 0.20, 12.0, 19.0)]
+    )
+    choices = {choice.rule: choice for choice in choose(table, 4.0)}
+    assert set(choices) == set(RULES)
+    held_out, discrepancy = choices["held-out views"], choices["discrepancy"]
+    assert json.loads(held_out.settings) == {"K": 100}
+    assert held_out.score == 19.0
+    assert json.loads(discrepancy.settings) == {"K": 50}
+    assert discrepancy.score == pytest.approx(0.5 / 16)
+    assert discrepancy.mse == pytest.approx(0.21)
+    for choice in choices.values():
+        assert json.loads(choice.best_settings) == {"K": 100}
+        assert choice.best_mse == pytest.approx(0.20)
+    blinded = table.assign(mse=1.0)
+    assert [c.settings for c in choose(blinded, 4.0)] == [c.settings for c in choices.values()]
+
+
+def test_a_point_that_diverged_is_not_scored():
+    failed = pd.DataFrame(
+        [{"sweep": "a", "method": "algebraic", "settings": "{}", "failure": "it diverges"}]
+    )
+    table = pd.concat([failed, rows(10, 0.3, 20.0, 24.0)])
+    assert len(scores(table, 4.0)) == 1

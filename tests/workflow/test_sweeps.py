@@ -1,0 +1,206 @@
+"""Sweeps as their users run them: one alone, one row more, one point that fails."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = ("--configfile", "config/tiny.yaml")
+
+
+@pytest.fixture
+def own(finished, tmp_path):
+    """A copy of the finished checkout, to be changed; it has the library's source too."""
+    shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True, copy_function=shutil.copy2)
+    return type(finished)(tmp_path)
+
+
+def planned(checkout, *arguments, **variables):
+    """Return how many jobs of each rule a dry run plans."""
+    status, output = checkout.snakemake("-n", *arguments, **variables)
+    assert status == 0, output
+    table = output.rpartition("Job stats:")[2]
+    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def test_a_sweep_writes_tidy_rows_and_its_figure(finished):
+    results = finished.root / "results" / "tiny"
+    rows = pd.read_parquet(results / "sweeps" / "sigma1.parquet")
+    assert list(zip(rows["K"], rows["sigma_1"], rows["image"], strict=True)) == [
+        (1, 1, 0),
+        (1, 1, 1),
+        (3, 3, 0),
+        (3, 3, 1),
+    ]
+    same = pd.read_csv(results / "sweeps" / "sigma1.csv", keep_default_na=False, na_values=[""])
+    assert list(same["mse"]) == pytest.approx(list(rows["mse"]))
+    assert {"ssim", "data_error", "network_evals", "held_out_error"} <= set(rows.columns)
+    for name in ("K=1,sigma_1=1", "K=3,sigma_1=3"):
+        for ending in ("parquet", "csv"):
+            assert (results / "sweeps" / "sigma1" / "points" / f"{name}.{ending}").exists()
+    for name in ("sweep_sigma1", "sweep_algebraic", "blind"):
+        assert (results / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((results / "sweeps").rglob("unfinished/*"))
+
+
+def test_table_1_has_the_winners_on_the_validation_images(finished):
+    results = finished.root / "results" / "tiny"
+    rows = pd.read_parquet(results / "sweeps" / "algebraic.parquet")
+    mse = rows.groupby("K")["mse"].mean()
+    chosen = json.loads((results / "selected" / "algebraic.json").read_text())
+    assert chosen["K"] == mse.idxmin()
+    table = pd.read_csv(results / "tables" / "table_1.csv").set_index("method")
+    assert table.loc["Algebraic", "gradient_evals"] == chosen["K"]
+    listed = pd.read_csv(results / "tables" / "selected.csv").set_index("row")
+    assert listed.loc["algebraic", "mse"] == pytest.approx(mse.min())
+    assert listed.loc["algebraic", "images"] == 2
+    assert "algebraic" in (results / "tables" / "selected.md").read_text()
+
+
+def test_the_choice_without_the_truth_is_one_of_the_points(finished):
+    table = pd.read_csv(finished.root / "results" / "tiny" / "tables" / "blind.csv")
+    assert list(table["sweep"]) == ["algebraic"] * 2 + ["sigma1"] * 2
+    assert set(table["rule"]) == {"held-out views", "discrepancy"}
+    assert (table["excess"] >= 0).all()
+    assert (table["noise_std"] - 4.1).abs().max() < 0.6
+
+
+def test_no_test_image_is_touched_before_the_settings_are_chosen(checkout):
+    status, output = checkout.snakemake("-n", "sweeps", *TINY)
+    assert status == 0, output
+    assert "validation.npz" in output
+    assert "test.npz" not in output
+    assert not re.search(r"^reconstruct ", output, re.MULTILINE)
+
+
+def test_one_sweep_is_computed_anew_alone(finished):
+    jobs = planned(finished, "sweep_sigma1", "-R", "sweep_sigma1_point", *TINY)
+    assert jobs == {"sweep_sigma1_point": 2, "sweep_rows": 1, "sweep_sigma1": 1, "total": 4}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("1\t1\n", "1\t1\n2\t1\n"), ("3\t3\n", "3\t3\n2\t1\n")],
+    ids=["between", "at the end"],
+)
+def test_a_row_more_is_one_job_more(own, before, after):
+    table = own.root / "config" / "sweeps" / "tiny_sigma1.tsv"
+    table.write_text(table.read_text().replace(before, after))
+    jobs = planned(own, "sweeps", *TINY)
+    assert {name for name in jobs if name.endswith("_point")} == {"sweep_sigma1_point"}
+    assert jobs["sweep_sigma1_point"] == 1
+    # The row before it is not computed again either.
+    assert planned(own, "sweep_algebraic", *TINY) == {}
+
+
+def test_cosmetic_edits_rerun_no_reconstruction(own):
+    shutil.copytree(REPOSITORY / "src", own.root / "src")
+    source = {"PYTHONPATH": str(own.root / "src")}
+    for path in [
+        *(own.root / "config").rglob("*.yaml"),
+        *(own.root / "config").rglob("*.tsv"),
+        *(own.root / "workflow" / "rules").glob("*.smk"),
+        *(own.root / "workflow" / "scripts").glob("*.py"),
+        own.root / "src" / "ddgm" / "methods" / "ddgm.py",
+        own.root / "src" / "ddgm" / "sweep_points.py",
+    ]:
+        path.write_text("# A comment.\n" + path.read_text())
+    assert planned(own, "sweeps", "table_1", *TINY, **source) == {}
+
+    figures = own.root / "src" / "ddgm" / "figures.py"
+    figures.write_text(figures.read_text().replace('"font.size": 8', '"font.size": 9'))
+    tables = own.root / "src" / "ddgm" / "tables.py"
+    tables.write_text(tables.read_text().replace('"validation MSE"', '"MSE, validation"'))
+    jobs = planned(own, "sweeps", "table_1", *TINY, **source)
+    drawn = {"sweep_sigma1": 1, "sweep_algebraic": 1, "blind": 1, "selected_table": 1, "table_1": 1}
+    assert jobs == drawn | {"sweeps": 1, "total": 6}
+
+
+def test_a_change_of_a_script_reruns_what_it_made(own):
+    script = own.root / "workflow" / "scripts" / "sweep_point.py"
+    script.write_text(script.read_text().replace("seed=params.seed", "seed=params.seed + 1"))
+    jobs = planned(own, "sweep_algebraic", *TINY)
+    assert jobs["sweep_algebraic_point"] == 2
+
+
+def test_points_that_diverge_are_named_and_the_others_stay(own):
+    table = own.root / "config" / "sweeps" / "tiny_sigma1.tsv"
+    # Below the limit of stability only after K = 1 step; the network makes it grow all the same.
+    table.write_text("zeta\trescaled\n0.05\ttrue\n100000\tfalse\n")
+    overlay = own.root / "config" / "dps.yaml"
+    overlay.write_text(
+        "sweeps:\n"
+        "  tables: {wild: {base: dps, table: config/sweeps/tiny_sigma1.tsv}, sigma1: null}\n"
+        "  held_out: {sweeps: [algebraic]}\n"
+    )
+    status, output = own.snakemake("sweep_wild", "--keep-going", *TINY, "config/dps.yaml")
+    assert status == 0, output
+    missing = [line for line in output.splitlines() if "missing" in line]
+    assert any("zeta = 100000, rescaled = false" in line and "diverges" in line for line in missing)
+    assert any("1 of 2 points" in line for line in missing)
+    rows = pd.read_parquet(own.root / "results/tiny/sweeps/wild.parquet")
+    assert rows.groupby("zeta")["image"].count().to_dict() == {0.05: 2, 100000: 0}
+
+
+def test_a_point_that_fails_otherwise_stops_no_other_one(own):
+    shutil.copytree(REPOSITORY / "src", own.root / "src")
+    source = {"PYTHONPATH": str(own.root / "src")}
+    method = own.root / "src" / "ddgm" / "methods" / "algebraic.py"
+    text = method.read_text()
+    head = '        """Run the descent."""\n'
+    assert head in text
+    method.write_text(
+        text.replace(
+            head, head + '        if self.K == 5:\n            raise MemoryError("full")\n'
+        )
+    )
+    status, output = own.snakemake("sweep_algebraic", "--keep-going", *TINY, **source)
+    assert status == 1
+    assert "sweep algebraic, K = 5: MemoryError: full" in output
+    assert "sweep_algebraic: K=5 is missing; see results/tiny/logs/sweeps" in output
+    points = own.root / "results" / "tiny" / "sweeps" / "algebraic" / "points"
+    assert [path.name for path in points.glob("*.parquet")] == ["K=20.parquet"]
+
+    method.write_text(text)
+    status, output = own.snakemake("sweep_algebraic", *TINY, **source)
+    assert status == 0, output
+    assert "is missing" not in output
+
+
+def test_grouped_points_are_those_of_single_jobs_and_go_on_after_a_failure(own):
+    overlay = own.root / "config" / "grouped.yaml"
+    overlay.write_text("sweeps: {points_per_job: 2}\n")
+    before = pd.read_parquet(own.root / "results/tiny/sweeps/algebraic.parquet")
+    arguments = ("sweep_algebraic", *TINY, "config/grouped.yaml")
+    assert planned(own, *arguments)["sweep_algebraic_point"] == 1
+    status, output = own.snakemake(*arguments)
+    assert status == 0, output
+    after = pd.read_parquet(own.root / "results/tiny/sweeps/algebraic.parquet")
+    pd.testing.assert_frame_equal(
+        before.drop(columns="seconds"), after.drop(columns="seconds"), rtol=1e-5
+    )
+    table = own.root / "config" / "sweeps" / "tiny_algebraic.tsv"
+    table.write_text(table.read_text() + "7\n")
+    assert planned(own, *arguments)["sweep_algebraic_point"] == 1
+
+
+def test_without_selection_the_settings_of_the_configuration_hold(finished):
+    (finished.root / "config" / "given.yaml").write_text("sweeps: {select: false}\n")
+    jobs = planned(finished, "table_1", *TINY, "config/given.yaml")
+    assert not [name for name in jobs if name.startswith(("sweep", "select"))]
+    assert jobs["reconstruct"] == 2  # ddgm_50 and algebraic, whose settings were chosen before
+
+
+def test_a_wrong_row_is_refused_with_its_line_before_anything_starts(checkout):
+    table = checkout.root / "config" / "sweeps" / "tiny_sigma1.tsv"
+    table.write_text(table.read_text() + "0\t1\n")
+    status, output = checkout.snakemake("sweeps", *TINY)
+    assert status == 1
+    lines = checkout.complaints(output)
+    assert lines == ["config/sweeps/tiny_sigma1.tsv, line 4: K = 0 must be at least 1"], output
+    assert not (checkout.root / "results").exists()
