@@ -354,6 +354,8 @@ def _method_check(config: Mapping[str, Any]) -> MethodCheck:
 
 
 def _check_sweeps(config: Mapping[str, Any], check: MethodCheck) -> None:
+    from ddgm.methods import make_method
+
     sweeps = sweeps_of(config)
     for sweep in sweeps.values():
         if len(sweep.parameters) > 3:
@@ -374,7 +376,7 @@ def _check_sweeps(config: Mapping[str, Any], check: MethodCheck) -> None:
             )
     _renamed("sweeps.held_out", partial(held_out_views, config))
     for name, row in config["methods"].items():
-        for swept in row.get("select", {}).get("sweeps", []):
+        for swept in (row.get("select") or {}).get("sweeps", []):
             key = f"methods.{name}.select.sweeps"
             if swept not in tables:
                 raise DdgmError(
@@ -386,6 +388,18 @@ def _check_sweeps(config: Mapping[str, Any], check: MethodCheck) -> None:
                     f"config: {key} names {swept!r}, a sweep of {sweeps[swept].method}; "
                     f"methods.{name}.method is {row['method']}"
                 )
+    for name, wanted in selections_of(config).items():
+        # Every method evaluates its network once a noise level.
+        fewest = min(
+            len(make_method(sweep.method, sweep.settings(point)).schedule())
+            for sweep in map(sweeps.__getitem__, wanted.sweeps)
+            for point in sweep.points
+        )
+        if wanted.network_evals is not None and fewest > wanted.network_evals:
+            raise DdgmError(
+                f"config: methods.{name}.select.network_evals = {wanted.network_evals}: the points "
+                f"of {', '.join(wanted.sweeps)} take at least {fewest}"
+            )
 
 
 def settings_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -412,9 +426,7 @@ def sweeps_of(config: Mapping[str, Any]) -> dict[str, Sweep]:
                 f"{', '.join(sorted(config['methods']))}"
             )
         row = config["methods"][base]
-        limits = [
-            limit for limit in (config["sweeps"]["images"], row.get("images")) if limit is not None
-        ]
+        limits = [limit for limit in (config["sweeps"]["images"], entry.get("images")) if limit]
         table = Path(entry.get("table") or SWEEP_TABLES / f"{name}.tsv")
         found[name] = Sweep(
             table,

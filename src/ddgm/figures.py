@@ -251,6 +251,10 @@ def sweep(rows: pd.DataFrame, parameters: Sequence[str], *, noise_std: float) ->
             at = 0 if level is None else levels.index(winner[level])
             star = {"ms": 11, "mfc": "none", "color": _COLOURS[1]}
             panels[at, column].plot(winner[abscissa], winner[measure], "*", **star)
+        # A setting far off would flatten all that matters.
+        for column, measure in ((0, "mse_mean"), (2, "data_error_mean")):
+            if points[measure].max() > 10 * points[measure].min():
+                panels[0, column].set_yscale("log")
         values = points[abscissa]
         if values.min() > 0 and values.max() >= 20 * values.min():
             panels[0, 0].set_xscale("log")
@@ -266,7 +270,7 @@ def sweep(rows: pd.DataFrame, parameters: Sequence[str], *, noise_std: float) ->
         return figure
 
 
-def blind(scores: Mapping[str, pd.DataFrame], rules: Sequence[str]) -> Figure:
+def blind_scores(scores: Mapping[str, pd.DataFrame], rules: Sequence[str]) -> Figure:
     """Show the true error of settings against what rules without the truth make of them.
 
     Parameters

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from ddgm.errors import DdgmError
-from ddgm.sweep_tables import describe
 
 IDENTITY = ["sweep", "method", "settings"]
 
@@ -66,7 +64,7 @@ def select(rows: pd.DataFrame, *, network_evals: int | None = None) -> Choice:
         If no point is left to choose from.
     """
     rows = finished_points(rows)
-    if network_evals is not None:
+    if network_evals is not None and not rows.empty:
         rows = rows[rows["network_evals"] <= network_evals]
     if rows.empty:
         limit = (
@@ -94,27 +92,6 @@ def select(rows: pd.DataFrame, *, network_evals: int | None = None) -> Choice:
         float(best["mse_se"]),
         int(best["images"]),
         len(points),
-    )
-
-
-def as_table(choices: Mapping[str, Choice]) -> pd.DataFrame:
-    """List the settings that sweeps have decided.
-
-    Parameters
-    ----------
-    choices : mapping
-        What `select` returned for each row of Table 1, by the row's name.
-
-    Returns
-    -------
-    DataFrame
-        One row an entry of `choices`: row, the fields of `Choice`, its settings in words.
-    """
-    return pd.DataFrame(
-        [
-            {"row": name, **vars(choice), "settings": describe(choice.settings)}
-            for name, choice in choices.items()
-        ]
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from ddgm.blind import HeldOutViews, held_out_error
 from ddgm.denoiser import Denoiser
 from ddgm.errors import DdgmError, DivergenceError
 from ddgm.evaluation import evaluate
-from ddgm.methods import make_method
+from ddgm.held_out import HeldOutViews, held_out_error
+from ddgm.methods import Method, make_method
+from ddgm.noise_level import estimate_noise_std
 from ddgm.operator import LinearOperator
 from ddgm.reconstruction import reconstruct
 from ddgm.selection import failed_points
@@ -59,8 +61,8 @@ class SweepInputs:
         The forward operator.
     data : Tensor
         (count, views, detector) float32.
-    truth : Tensor
-        (at least count, rows, columns) float32.
+    truth : Tensor or None
+        (at least count, rows, columns) float32, where it is known.
     denoiser : Denoiser or None
         The prior.
     noise_std : float
@@ -75,7 +77,7 @@ class SweepInputs:
 
     operator: LinearOperator
     data: Tensor
-    truth: Tensor
+    truth: Tensor | None
     denoiser: Denoiser | None
     noise_std: float
     seed: int = 0
@@ -87,14 +89,14 @@ class SweepInputs:
 def evaluate_point(
     candidate: Candidate, inputs: SweepInputs, *, progress: bool = False
 ) -> pd.DataFrame:
-    """Reconstruct the set with one candidate, and compare it with the truth.
+    """Reconstruct the set with one candidate, and compare it with data and truth.
 
     Parameters
     ----------
     candidate : Candidate
         Method and settings.
     inputs : SweepInputs
-        Data, operator, network and truth.
+        Data, operator, network and, where it is known, the truth.
     progress : bool
         Show a progress bar.
 
@@ -102,9 +104,10 @@ def evaluate_point(
     -------
     DataFrame
         One row an image: sweep, method, settings (all of them, as JSON), a column for each swept
-        parameter, failure (empty), the columns of `ddgm.evaluation.evaluate`, and
-        held_out_error, the mean of (Ax − y)² over the views held out, where asked for. If the
-        method diverges, one row without image, with the reason as failure: that is a result too.
+        parameter, failure (empty), try_again (False), the columns of `ddgm.evaluation.evaluate`,
+        and held_out_error, the mean of (Ax − y)² over the views held out, where asked for. There
+        σ_y is estimated, so that it can be had without knowing anything but the data. If the method
+        diverges, one row without image, with the reason as failure: that is a result too.
 
     Raises
     ------
@@ -112,12 +115,6 @@ def evaluate_point(
         If the settings do not suit operator or network.
     """
     method = make_method(candidate.method, dict(candidate.settings))
-    identity = {
-        "sweep": candidate.sweep,
-        "method": candidate.method,
-        "settings": json.dumps(dict(candidate.settings)),
-        **candidate.swept,
-    }
     try:
         result = reconstruct(
             method,
@@ -129,23 +126,48 @@ def evaluate_point(
             batch=inputs.batch,
             progress=progress,
         )
-        rows = evaluate(result, inputs.truth).assign(failure="")
-        if inputs.held_out is not None:
-            errors = held_out_error(
-                method,
-                inputs.held_out,
-                inputs.data[: inputs.held_out_images],
-                inputs.denoiser,
-                noise_std=inputs.noise_std,
-                seed=inputs.seed,
-                batch=inputs.batch,
-            )
-            rows["held_out_error"] = pd.Series(errors.numpy())
     except DivergenceError as error:
-        rows = pd.DataFrame({"failure": [str(error)]})
-    for at, (name, value) in enumerate(identity.items()):
-        rows.insert(at, name, value)
-    return rows
+        return _labelled(candidate, pd.DataFrame({"image": [pd.NA], "failure": [str(error)]}))
+    rows = evaluate(result, inputs.truth)
+    if inputs.held_out is not None:
+        rows["held_out_error"] = _held_out_errors(method, inputs, inputs.held_out)
+    return _labelled(candidate, rows)
+
+
+def _held_out_errors(method: Method, inputs: SweepInputs, views: HeldOutViews) -> pd.Series[float]:
+    data = inputs.data[: inputs.held_out_images]
+    try:
+        errors = held_out_error(
+            method,
+            views,
+            data,
+            inputs.denoiser,
+            noise_std=estimate_noise_std(inputs.operator, data),
+            seed=inputs.seed,
+            batch=inputs.batch,
+        )
+    except DivergenceError as error:
+        logger.warning("without the views held out: %s", error)
+        return pd.Series([math.nan] * len(data))
+    return pd.Series(errors.numpy())
+
+
+def _labelled(candidate: Candidate, rows: pd.DataFrame, *, try_again: bool = False) -> pd.DataFrame:
+    """Put what a point is in front of its results."""
+    labels = {
+        "sweep": candidate.sweep,
+        "method": candidate.method,
+        "settings": json.dumps(dict(candidate.settings)),
+        **candidate.swept,
+        "failure": "",
+        "try_again": try_again,
+    }
+    given = {name: value for name, value in labels.items() if name not in rows}
+    rows = rows.assign(**given)
+    # Whole numbers stay whole beside points that have none.
+    counts = [name for name in rows if name == "image" or str(name).endswith("_evals")]
+    rows = rows.astype(dict.fromkeys(counts, "Int64"))
+    return rows[[*labels, *(name for name in rows if name not in labels)]]
 
 
 def run_points(
@@ -156,10 +178,11 @@ def run_points(
     key: str = "",
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Evaluate the points of a job; after an interruption, only those that are not yet done.
+    """Evaluate the points of a job, of which `directory` keeps each as soon as it is done.
 
-    What is done lies in `directory` until all is. A point that fails leaves the others alone: they
-    are finished first.
+    Points that are there already are not computed again: after an interruption, or where they
+    belonged to another job. A point that fails leaves the others alone; unless it diverged, it is
+    not kept.
 
     Parameters
     ----------
@@ -168,52 +191,43 @@ def run_points(
     inputs : SweepInputs
         What they share.
     directory : path-like
-        Where finished points wait for the others.
+        Where finished points are kept.
     key : str
-        What else the results depend on (data, network, code): finished points under another key are
-        not taken.
+        What else the results depend on (data, network, code): points kept under another key are not
+        taken.
     progress : bool
         Show progress bars.
 
     Returns
     -------
     DataFrame
-        The rows of all points.
-
-    Raises
-    ------
-    DdgmError
-        If points failed other than by divergence; the message names the settings of each.
+        The rows of all points, as `evaluate_point` returns them. One that failed other than by
+        divergence has one row without image, with the reason as failure and try_again set.
     """
     directory = Path(directory)
-    paths = [directory / f"{_digest(candidate, key)}.parquet" for candidate in candidates]
-    failures: list[str] = []
-    for candidate, path in zip(candidates, paths, strict=True):
+    directory.mkdir(parents=True, exist_ok=True)
+    found = []
+    for candidate in candidates:
         where = f"sweep {candidate.sweep}, {describe(candidate.swept)}"
+        path = directory / f"{_digest(candidate, key)}.parquet"
         if path.exists():
             logger.info("%s: done before", where)
+            found.append(pd.read_parquet(path))
             continue
         try:
             rows = evaluate_point(candidate, inputs, progress=progress)
         except Exception as error:  # whatever it is, the other points have nothing to do with it
-            if not isinstance(error, DdgmError):
-                logger.exception("%s failed", where)
-            failures.append(f"{where}: {type(error).__name__}: {error}".splitlines()[0])
+            logger.error("%s: %s", where, error, exc_info=not isinstance(error, DdgmError))
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            rows = pd.DataFrame({"image": [pd.NA], "failure": [reason]})
+            found.append(_labelled(candidate, rows, try_again=True))
             continue
         logger.info("%s: %s", where, _outcome(rows))
-        directory.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial")
         rows.to_parquet(partial, index=False)
         os.replace(partial, path)
-    if failures:
-        raise DdgmError("; ".join(failures))
-    return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-
-
-def forget_points(candidates: Sequence[Candidate], directory: Path | str, *, key: str = "") -> None:
-    """Remove what `run_points` kept of finished points, once their rows are in safety."""
-    for candidate in candidates:
-        (Path(directory) / f"{_digest(candidate, key)}.parquet").unlink(missing_ok=True)
+        found.append(rows)
+    return pd.concat(found, ignore_index=True)
 
 
 def fingerprint(paths: Iterable[Path | str], *values: Any) -> str:
@@ -234,5 +248,6 @@ def _outcome(rows: pd.DataFrame) -> str:
     failures = failed_points(rows)
     if failures:
         return failures[0][1]
-    mse = rows["mse"].to_numpy(dtype=float)
-    return f"MSE {mse.mean():.4f} on {len(mse)} images, {rows['seconds'].sum():.1f} s"
+    measure, name = ("MSE", "mse") if "mse" in rows else ("data error", "data_error")
+    mean = rows[name].to_numpy(dtype=float).mean()
+    return f"{measure} {mean:.4f} on {len(rows)} images, {rows['seconds'].sum():.1f} s"

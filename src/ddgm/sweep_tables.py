@@ -15,6 +15,7 @@ from ddgm.errors import DdgmError
 
 GRIDS = ("coarse", "medium", "full")
 GRID_COLUMN = "grid"
+JOBS = ("point", "line", "sweep")
 
 Value = bool | int | float
 
@@ -25,15 +26,15 @@ class Point:
 
     Attributes
     ----------
-    name : str
-        The values as the table has them, such as "K=25,sigma_1=3"; fit for a file's name.
+    text : mapping
+        The cells of the swept parameters, in the order of the columns.
     values : mapping
-        Swept parameters, in the order of the columns.
+        What they mean.
     line : int
         Line of the table, from 1.
     """
 
-    name: str
+    text: Mapping[str, str]
     values: Mapping[str, Value]
     line: int
 
@@ -127,8 +128,7 @@ def read_table(path: Path | str, grid: str = "full") -> list[Point]:
         twin = next((point for point in points if point.values == values), None)
         if twin is not None:
             raise DdgmError(f"{where}: {describe(values)} is on line {twin.line} already")
-        name = ",".join(f"{name}={text}" for name, text in row.items())
-        points.append(Point(name, values, line))
+        points.append(Point(row, values, line))
         if GRIDS.index(coarsest) <= GRIDS.index(grid):
             chosen.append(points[-1])
     if not chosen:
@@ -136,27 +136,35 @@ def read_table(path: Path | str, grid: str = "full") -> list[Point]:
     return chosen
 
 
-def group_points(points: Sequence[Point], size: int) -> dict[str, list[Point]]:
+def group_points(points: Sequence[Point], by: str) -> dict[str, list[Point]]:
     """Divide the points of a sweep among jobs.
+
+    Which job a point belongs to depends on its own values alone, so that a row more, wherever it is
+    put, concerns one job.
 
     Parameters
     ----------
     points : sequence of Point
         In the order of the table.
-    size : int
-        Points a job, ≥ 1.
+    by : str
+        One of `JOBS`: each "point" by itself; each "line" of the figure, points that differ in the
+        first parameter alone; or the whole "sweep".
 
     Returns
     -------
     dict
-        Points of each job by its name. With one point a job, the name is the point's, so that a row
-        concerns its own job alone, wherever it is put in; with more, a row at the end does.
+        Points of each job by its name, in the order of the table.
     """
-    groups = [list(points[at : at + size]) for at in range(0, len(points), size)]
-    return {
-        group[0].name if size == 1 else f"{group[0].name}..{group[-1].name}": group
-        for group in groups
-    }
+    jobs: dict[str, list[Point]] = {}
+    for point in points:
+        texts = {"point": point.text, "line": dict([*point.text.items()][1:]), "sweep": {}}[by]
+        jobs.setdefault(_name(texts) or "all", []).append(point)
+    return jobs
+
+
+def _name(texts: Mapping[str, str]) -> str:
+    # No comma: Snakemake divides wildcards at commas when it hands a job to a cluster.
+    return "_".join(f"{name}={text}" for name, text in texts.items())
 
 
 def describe(values: Mapping[str, Any]) -> str:

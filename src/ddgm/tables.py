@@ -15,6 +15,7 @@ from ddgm.sweep_tables import describe
 
 if TYPE_CHECKING:
     from ddgm.blind import BlindChoice
+    from ddgm.selection import Choice
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,29 @@ def _exception(table: pd.DataFrame) -> str:
     return "" if table["images"].nunique() == 1 else " unless the last column says fewer"
 
 
+def selected(choices: Mapping[str, Choice]) -> pd.DataFrame:
+    """List the settings that sweeps have decided.
+
+    Parameters
+    ----------
+    choices : mapping
+        What `ddgm.selection.select` returned for each row of Table 1, by the row's name.
+
+    Returns
+    -------
+    DataFrame
+        One row an entry of `choices`: row, the fields of `Choice`, its settings in words.
+    """
+    return pd.DataFrame(
+        [
+            {"row": name, **vars(choice), "settings": describe(choice.settings)}
+            for name, choice in choices.items()
+        ]
+    )
+
+
 def selected_to_markdown(table: pd.DataFrame) -> str:
-    """Return what `ddgm.selection.as_table` returned as Markdown."""
+    """Return what `selected` returned as Markdown."""
     head = ("row", "sweep", "settings", "net evals", "validation MSE", "images", "points")
     lines = [
         (
@@ -172,13 +194,13 @@ def selected_to_markdown(table: pd.DataFrame) -> str:
     return _markdown([head, *lines])
 
 
-def blind(choices: Mapping[str, Sequence[BlindChoice]]) -> pd.DataFrame:
+def blind_choices(choices: Mapping[str, Sequence[BlindChoice]]) -> pd.DataFrame:
     """List the settings chosen without the truth beside the best ones.
 
     Parameters
     ----------
     choices : mapping
-        What `ddgm.blind.choose` returned for each sweep, by the sweep's name.
+        What `ddgm.blind.judge` returned for each sweep, by the sweep's name.
 
     Returns
     -------
@@ -201,8 +223,8 @@ def blind(choices: Mapping[str, Sequence[BlindChoice]]) -> pd.DataFrame:
     )
 
 
-def blind_to_markdown(table: pd.DataFrame, noise_std: float) -> str:
-    """Return what `blind` returned as Markdown; `noise_std` is the estimate of σ_y."""
+def blind_choices_to_markdown(table: pd.DataFrame, estimated: float, true: float) -> str:
+    """Return what `blind_choices` returned as Markdown, with σ_y as estimated and as it is."""
     head = ("sweep", "rule", "settings", "MSE", "best settings", "their MSE", "excess")
     lines = [
         (
@@ -216,7 +238,8 @@ def blind_to_markdown(table: pd.DataFrame, noise_std: float) -> str:
         )
         for _, row in table.iterrows()
     ]
-    return _markdown([head, *lines]) + f"\nσ_y estimated from the tilt views: {noise_std:.3f}.\n"
+    noise = f"σ_y estimated from the tilt views: {estimated:.3f}; simulated with {true:g}."
+    return f"{_markdown([head, *lines])}\n{noise}\n"
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-from ddgm.blind import RULES, HeldOutViews, choose, estimate_noise_std, held_out_error, scores
+from ddgm.blind import RULES, choose, judge, scores
 from ddgm.engine import make_operator
 from ddgm.errors import DdgmError, SettingError
 from ddgm.geometry import TiltGeometry, divide_views
+from ddgm.held_out import HeldOutViews, held_out_error
 from ddgm.methods import Algebraic
+from ddgm.noise_level import estimate_noise_std
 from ddgm.projector import Projector
 from ddgm.reconstruction import reconstruct
 from ddgm.sinograms import simulate
@@ -136,19 +138,27 @@ def test_each_rule_picks_by_what_it_may_see():
     table = pd.concat(
         [rows(10, 0.30, 20.0, 24.0), rows(50, 0.21, 16.5, 20.0), rows(100, 0.20, 12.0, 19.0)]
     )
-    choices = {choice.rule: choice for choice in choose(table, 4.0)}
-    assert set(choices) == set(RULES)
-    held_out, discrepancy = choices["held-out views"], choices["discrepancy"]
-    assert json.loads(held_out.settings) == {"K": 100}
-    assert held_out.score == 19.0
-    assert json.loads(discrepancy.settings) == {"K": 50}
-    assert discrepancy.score == pytest.approx(0.5 / 16)
+    choices = choose(table, 4.0)
+    assert choices == {"held-out views": '{"K": 100}', "discrepancy": '{"K": 50}'}
+    assert tuple(choices) == RULES
+    assert choose(table.drop(columns="mse"), 4.0) == choices  # the truth is not looked at
+
+    held_out, discrepancy = judge(table, choices)
+    assert held_out.mse == held_out.best_mse == pytest.approx(0.20)
     assert discrepancy.mse == pytest.approx(0.21)
-    for choice in choices.values():
-        assert json.loads(choice.best_settings) == {"K": 100}
-        assert choice.best_mse == pytest.approx(0.20)
-    blinded = table.assign(mse=1.0)
-    assert [c.settings for c in choose(blinded, 4.0)] == [c.settings for c in choices.values()]
+    assert json.loads(discrepancy.best_settings) == {"K": 100}
+
+
+def test_the_scores_are_means_over_the_images():
+    (score,) = scores(rows(10, [0.1, 0.3], [18.0, 22.0], 24.0), 4.0).to_dict("records")
+    assert score["mse"] == pytest.approx(0.2)
+    assert score["held-out views"] == 24.0
+    assert score["discrepancy"] == pytest.approx(20 / 16 - 1)
+
+
+def test_without_any_result_there_is_nothing_to_choose():
+    with pytest.raises(DdgmError, match="no point"):
+        choose(rows(10, 0.3, 20.0, 24.0).assign(failure="it diverges"), 4.0)
 
 
 def test_a_point_that_diverged_is_not_scored():

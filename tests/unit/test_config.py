@@ -177,7 +177,8 @@ BAD_TYPES_AND_RANGES = [
         "differ|uniq|once|repeat",
     ),
     ("comparison.images", 0, "comparison.images = 0", "1"),
-    ("sweeps.points_per_job", 0, "sweeps.points_per_job = 0", "1"),
+    ("sweeps.job", "row", "sweeps.job = 'row'", "line"),
+    ("sweeps.tables", {"x_point": None}, "sweeps.tables.x_point", None),
     ("sweeps.grid", "fine", "sweeps.grid = 'fine'", "medium"),
     ("sweeps.tables.algebraic", {}, "sweeps.tables.algebraic", "base"),
     ("sweeps.held_out.views", 1, "sweeps.held_out.views = 1", "2"),
@@ -529,7 +530,7 @@ class TestSweeps:
     def test_the_fewer_images_count(self, config, table, all_, base, expected):
         config["sweeps"]["images"] = all_
         if base is not None:
-            config["methods"]["ddgm_50"]["images"] = base
+            config["sweeps"]["tables"]["sigma1"]["images"] = base
         assert sweeps_of(config)["sigma1"].images == expected
 
     @pytest.mark.parametrize(
@@ -559,6 +560,7 @@ class TestSweeps:
             ("sweeps.held_out.views", 6, "sweeps.held_out.views = 6"),
             ("methods.ddgm.select", {"sweeps": ["x"]}, "methods.ddgm.select.sweeps names 'x'"),
             ("methods.ddrm.select", {"sweeps": ["sigma1"]}, "a sweep of ddgm"),
+            ("methods.ddgm_50.select.network_evals", 40, "take at least 50"),
         ],
     )
     def test_what_does_not_fit_together_is_named(self, config, table, key, value, named):
@@ -570,6 +572,9 @@ class TestSweeps:
             "ddgm": Selection(("sigma1",), None),
             "ddgm_50": Selection(("sigma1",), 50),
         }
+        config["methods"]["ddgm"]["select"] = None
+        check(config)
+        assert list(selections_of(config)) == ["ddgm_50"]
         config["sweeps"]["select"] = False
         assert selections_of(config) == {}
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ddgm.blind import RULES, scores
-from ddgm.figures import blind, prior_samples, sweep, training_curve
+from ddgm.figures import blind_scores, prior_samples, sweep, training_curve
 from ddgm.training_settings import BANDS, band_names
 
 BAND_NAMES = band_names(0.03, 30.0)
@@ -114,10 +114,19 @@ def test_what_a_rule_picks_is_marked_beside_the_best():
     rows = swept(K=[5, 25, 100]).assign(sweep="steps", method="ddgm", failure="")
     rows["settings"] = [f"K{K}" for K in rows["K"]]
     rows["held_out_error"] = rows["mse"] + 10
-    figure = blind({"steps": scores(rows, 4.0)}, RULES)
+    figure = blind_scores({"steps": scores(rows, 4.0)}, RULES)
     held_out, discrepancy = figure.axes
     marked = {line.get_label(): line.get_xydata()[0] for line in held_out.lines[1:]}
     assert marked["picked"] == pytest.approx(marked["best"])
     marked = {line.get_label(): line.get_xydata()[0] for line in discrepancy.lines[1:]}
     assert marked["picked"] == pytest.approx([(17.5 / 16 - 1), 0.1])
     assert figure.axes[0].get_ylabel() == "steps: MSE"
+
+
+def test_a_setting_far_off_does_not_flatten_the_rest():
+    rows = swept(K=[5, 25, 50])
+    rows["mse"] = 0.1 + rows["K"] / 1000
+    assert sweep(rows, ["K"], noise_std=4.0).axes[0].get_yscale() == "linear"
+    rows.loc[rows["K"] == 50, "mse"] = 1000.0
+    mse, ssim, _ = sweep(rows, ["K"], noise_std=4.0).axes
+    assert (mse.get_yscale(), ssim.get_yscale()) == ("log", "linear")

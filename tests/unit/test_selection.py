@@ -66,7 +66,11 @@ def test_points_that_failed_are_not_chosen_and_are_named():
 
 @pytest.mark.parametrize(
     ("rows", "limit", "named"),
-    [(failed(1), None, "no finished point"), (point(1, [0.1]), 20, "at most 20 network")],
+    [
+        (failed(1), None, "no finished point"),
+        (failed(1), 50, "no finished point"),
+        (point(1, [0.1]), 20, "at most 20 network"),
+    ],
 )
 def test_nothing_to_choose_from_is_said(rows, limit, named):
     with pytest.raises(DdgmError, match=named):

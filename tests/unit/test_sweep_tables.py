@@ -1,11 +1,14 @@
 """Tables of sweeps: what is in which grid, and which points share a job."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+from snakemake.target_jobs import parse_target_jobs_cli_args
+from snakemake_interface_executor_plugins.utils import TargetSpec, encode_target_jobs_cli_args
 
 from ddgm.errors import DdgmError
-from ddgm.sweep_tables import GRIDS, describe, group_points, read_table
+from ddgm.sweep_tables import GRIDS, JOBS, describe, group_points, read_table
 
 TABLES = Path(__file__).parents[2] / "config" / "sweeps"
 
@@ -26,7 +29,7 @@ def test_points_have_the_values_and_the_text_of_the_table(table):
     assert first.values == {"K": 25, "eta": 0.5, "rescaled": True}
     assert second.values == {"K": 3, "eta": 1, "rescaled": False}
     assert [type(value) for value in first.values.values()] == [int, float, bool]
-    assert first.name == "K=25,eta=0.50,rescaled=true"  # exact, as it becomes a file's name
+    assert first.text == {"K": "25", "eta": "0.50", "rescaled": "true"}  # exact: a file's name
     assert (first.line, second.line) == (4, 5)
 
 
@@ -71,18 +74,50 @@ def test_a_table_that_is_not_there_is_named(tmp_path):
         read_table(tmp_path / "none.tsv")
 
 
-def test_each_job_has_its_share_of_the_points_in_order(table):
-    points = read_table(table("K\n" + "".join(f"{k}\n" for k in range(1, 8))))
-    groups = group_points(points, 3)
-    assert list(groups) == ["K=1..K=3", "K=4..K=6", "K=7..K=7"]
+GRID = "K\tsigma_1\tN\n" + "".join(
+    f"{K}\t{sigma}\t{N}\n" for N in (50, 100) for sigma in (1, 3) for K in (5, 10, 25)
+)
+
+
+@pytest.mark.parametrize(
+    ("by", "jobs", "first"),
+    [
+        ("point", 12, "K=5_sigma_1=1_N=50"),
+        ("line", 4, "sigma_1=1_N=50"),
+        ("sweep", 1, "all"),
+    ],
+)
+def test_each_point_is_in_one_job(table, by, jobs, first):
+    points = read_table(table(GRID))
+    groups = group_points(points, by)
+    assert len(groups) == jobs
+    assert next(iter(groups)) == first
     assert [point for group in groups.values() for point in group] == points
 
 
-def test_with_one_point_a_job_a_new_row_leaves_the_other_jobs_alone(table):
-    before = group_points(read_table(table("K\n1\n2\n")), 1)
-    after = group_points(read_table(table("K\n1\n5\n2\n")), 1)
-    assert list(before) == ["K=1", "K=2"]
-    assert set(after) - set(before) == {"K=5"}
+@pytest.mark.parametrize("by", JOBS)
+def test_a_row_more_concerns_one_job_wherever_it_is_put(table, by):
+    lines = GRID.splitlines(keepends=True)
+    before = group_points(read_table(table(GRID)), by)
+    before = {job: [point.text for point in group] for job, group in before.items()}
+    for at in range(1, len(lines) + 1):
+        longer = table("".join([*lines[:at], "7\t3\t50\n", *lines[at:]]))
+        after = group_points(read_table(longer), by)
+        after = {job: [point.text for point in group] for job, group in after.items()}
+        assert len([job for job, texts in after.items() if before.get(job) != texts]) == 1
+
+
+def test_a_sweep_over_one_parameter_is_one_line(table):
+    assert list(group_points(read_table(table("K\n1\n2\n")), "line")) == ["all"]
+
+
+@pytest.mark.parametrize("by", JOBS)
+@pytest.mark.parametrize("path", sorted(TABLES.glob("*.tsv")), ids=lambda path: path.stem)
+def test_the_name_of_a_job_reaches_a_cluster_unchanged(path, by):
+    for job in group_points(read_table(path), by):
+        target = TargetSpec("sweep_x_point", {"points": job})
+        argument = encode_target_jobs_cli_args([target])
+        assert parse_target_jobs_cli_args(shlex.split(" ".join(argument))) == [target]
 
 
 def test_settings_in_words():
@@ -95,5 +130,5 @@ def test_settings_in_words():
 def test_the_tables_of_the_repository_have_three_grids_each_within_the_next(path):
     coarse, medium, full = (read_table(path, grid) for grid in GRIDS)
     assert len(coarse) < len(medium) < len(full)
-    names = [{point.name for point in points} for points in (coarse, medium, full)]
+    names = [{tuple(point.text.items()) for point in each} for each in (coarse, medium, full)]
     assert names[0] < names[1] < names[2]

@@ -7,11 +7,12 @@ import pytest
 
 from ddgm.blind import BlindChoice
 from ddgm.errors import DdgmError
-from ddgm.selection import Choice, as_table
+from ddgm.selection import Choice
 from ddgm.tables import (
     Row,
-    blind,
-    blind_to_markdown,
+    blind_choices,
+    blind_choices_to_markdown,
+    selected,
     selected_to_markdown,
     table_1,
     to_latex,
@@ -184,7 +185,7 @@ def choice(**changes):
 
 
 def test_selected_settings_are_listed_in_words():
-    table = as_table({"ddgm_50": choice(), "ddgm": choice(sweep="other", mse=0.1)})
+    table = selected({"ddgm_50": choice(), "ddgm": choice(sweep="other", mse=0.1)})
     assert list(table["row"]) == ["ddgm_50", "ddgm"]
     assert table["settings"][0] == "N = 50, K = 25, sigma_1 = 3"
     assert table["mse"][0] == 0.12345
@@ -203,10 +204,10 @@ def test_selected_settings_are_listed_in_words():
 
 
 def test_settings_chosen_without_the_truth_are_listed_with_what_they_cost():
-    chosen = BlindChoice("discrepancy", '{"K": 50}', 0.02, 0.21, '{"K": 100}', 0.2)
-    table = blind({"algebraic": [chosen]})
+    chosen = BlindChoice("discrepancy", '{"K": 50}', 0.21, '{"K": 100}', 0.2)
+    table = blind_choices({"algebraic": [chosen]})
     assert table["excess"][0] == pytest.approx(0.05)
-    text = blind_to_markdown(table, 4.087)
+    text = blind_choices_to_markdown(table, 4.087, 4.1)
     cells = [cell.strip() for cell in markdown_rows(text)[2]]
     assert cells == ["algebraic", "discrepancy", "K = 50", "0.2100", "K = 100", "0.2000", "5.0%"]
-    assert "4.087" in text
+    assert "4.087; simulated with 4.1." in text

@@ -1,6 +1,7 @@
 import ast
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import ddgm
@@ -62,11 +63,9 @@ GEOMETRY = image_geometry(config)
 GIVEN_NETWORK = given_network(config)
 SWEEPS = sweeps_of(config)
 SWEEP_JOBS = {
-    name: group_points(sweep.points, config["sweeps"]["points_per_job"])
-    for name, sweep in SWEEPS.items()
+    name: group_points(sweep.points, config["sweeps"]["job"]) for name, sweep in SWEEPS.items()
 }
 SELECTIONS = selections_of(config)
-SELECTING_SWEEPS = sorted({name for wanted in SELECTIONS.values() for name in wanted.sweeps})
 HELD_OUT = config["sweeps"]["held_out"]
 HELD_OUT_SWEEPS = [name for name in HELD_OUT["sweeps"] if name in SWEEPS]
 
@@ -136,6 +135,16 @@ def given_settings(method):
     row = config["methods"][method]
     settings = {} if method in SELECTIONS else settings_of(row)
     return {"method": row["method"], **settings}
+
+
+def points_of(sweep):
+    """The files of a sweep's points, one a job."""
+    return [f"{RESULTS}/sweeps/{sweep}/points/{job}.parquet" for job in SWEEP_JOBS[sweep]]
+
+
+def finished_points_of(sweep):
+    """Where the jobs of a sweep keep points that are done, whatever becomes of the job."""
+    return f"{RESULTS}/sweeps/{sweep}/finished"
 
 
 def values_of_points(sweep):

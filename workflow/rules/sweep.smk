@@ -1,5 +1,5 @@
 # Two rules a sweep: `snakemake sweep_sigma1 -R sweep_sigma1_point` computes one anew.
-for sweep, points in SWEEP_JOBS.items():
+for sweep in SWEEPS:
 
     rule:
         """Reconstruct the validation set at some points of a sweep, and compare with the truth."""
@@ -39,13 +39,14 @@ for sweep, points in SWEEP_JOBS.items():
             precision=config["reconstruction"]["precision"],
             seed=config["reconstruction"]["seed"],
             # Finished points lie where Snakemake does not know them: it wipes declared outputs.
-            directory=f"{RESULTS}/sweeps/{sweep}/unfinished",
+            directory=finished_points_of(sweep),
             library=code_of(
                 *RECONSTRUCTION_CODE,
-                "blind",
                 "evaluation",
                 "geometry",
+                "held_out",
                 "metrics",
+                "noise_level",
                 "sweep_points",
                 script="sweep_point",
             ),
@@ -58,6 +59,7 @@ for sweep, points in SWEEP_JOBS.items():
             f"sweep_{sweep}"
         input:
             rows=f"{RESULTS}/sweeps/{sweep}.parquet",
+            points=points_of(sweep),
             sinograms=f"{RESULTS}/sinograms/validation.npz",
         output:
             pdf=f"{RESULTS}/figures/sweep_{sweep}.pdf",
@@ -77,72 +79,70 @@ for sweep, points in SWEEP_JOBS.items():
 
 
 # Apart from the figures, whose style is nothing to Table 1.
-rule sweep_rows:
+rule gather_rows:
     """Gather the points of a sweep in one table."""
     input:
-        lambda wildcards: expand(
-            f"{RESULTS}/sweeps/{wildcards.sweep}/points/{{points}}.parquet",
-            points=SWEEP_JOBS[wildcards.sweep],
-        ),
+        lambda wildcards: points_of(wildcards.sweep),
     output:
         parquet=f"{RESULTS}/sweeps/{{sweep}}.parquet",
         csv=f"{RESULTS}/sweeps/{{sweep}}.csv",
     log:
-        f"{RESULTS}/logs/sweep_rows/{{sweep}}.log",
+        f"{RESULTS}/logs/gather_rows/{{sweep}}.log",
     conda:
         "../../envs/ddgm.yaml"
     resources:
         mem_mb=4000,
         runtime=10,
     params:
-        library=code_of(script="sweep_rows"),
+        library=code_of(script="gather_rows"),
     script:
-        "../scripts/sweep_rows.py"
+        "../scripts/gather_rows.py"
+
+
+# One job a row: a sweep more does nothing to the rows that do not ask for it.
+rule select_settings:
+    """The settings with the lowest validation MSE, for a row of Table 1 that asks for them."""
+    input:
+        lambda wildcards: expand(
+            f"{RESULTS}/sweeps/{{sweep}}.parquet", sweep=SELECTIONS[wildcards.method].sweeps
+        ),
+    output:
+        f"{RESULTS}/selected/{{method}}.json",
+    log:
+        f"{RESULTS}/logs/select/{{method}}.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        network_evals=lambda wildcards: SELECTIONS[wildcards.method].network_evals,
+        library=code_of("selection", script="select_settings"),
+    script:
+        "../scripts/select_settings.py"
 
 
 if SELECTIONS:
 
     rule select:
-        """The settings with the lowest validation MSE, for each row of Table 1 that asks for them."""
+        """The settings of all rows of Table 1 that sweeps decide, for reading."""
         input:
-            expand(f"{RESULTS}/sweeps/{{sweep}}.parquet", sweep=SELECTING_SWEEPS),
+            expand(f"{RESULTS}/selected/{{method}}.json", method=SELECTIONS),
         output:
-            rows=expand(f"{RESULTS}/selected/{{method}}.json", method=SELECTIONS),
-            table=f"{RESULTS}/tables/selected.csv",
+            csv=f"{RESULTS}/tables/selected.csv",
+            markdown=f"{RESULTS}/tables/selected.md",
         log:
             f"{RESULTS}/logs/select.log",
-        conda:
-            "../../envs/ddgm.yaml"
-        resources:
-            mem_mb=4000,
-            runtime=10,
-        params:
-            sweeps=SELECTING_SWEEPS,
-            rows=[
-                (name, list(wanted.sweeps), wanted.network_evals)
-                for name, wanted in SELECTIONS.items()
-            ],
-            library=code_of("selection", script="select_settings"),
-        script:
-            "../scripts/select_settings.py"
-
-    rule selected_table:
-        """The selected settings, for reading."""
-        input:
-            f"{RESULTS}/tables/selected.csv",
-        output:
-            f"{RESULTS}/tables/selected.md",
-        log:
-            f"{RESULTS}/logs/selected_table.log",
         conda:
             "../../envs/ddgm.yaml"
         resources:
             mem_mb=2000,
             runtime=10,
         params:
-            library=code_of("tables", script="selected_table"),
+            rows=list(SELECTIONS),
+            library=code_of("tables", script="selected"),
         script:
-            "../scripts/selected_table.py"
+            "../scripts/selected.py"
 
 
 if HELD_OUT_SWEEPS:
@@ -181,12 +181,12 @@ rule sweeps:
         f"{RESULTS}/tables/blind.md" if HELD_OUT_SWEEPS else [],
 
 
-onerror:
-    for sweep, jobs in SWEEP_JOBS.items():
-        tried = {Path(f"{RESULTS}/logs/sweeps/{sweep}/{points}.log"): points for points in jobs}
-        for record, points in tried.items():
-            if (
-                record.exists()
-                and not Path(f"{RESULTS}/sweeps/{sweep}/points/{points}.parquet").exists()
-            ):
-                print(f"sweep_{sweep}: {points} is missing; see {record}", file=sys.stderr)
+onstart:
+    # Points that are to be computed by force are not to be found finished.
+    forced = workflow.dag_settings
+    for sweep in SWEEPS:
+        if forced.forceall or any(
+            each == f"sweep_{sweep}_point" or each.startswith(f"{RESULTS}/sweeps/{sweep}/")
+            for each in map(str, forced.forcerun)
+        ):
+            shutil.rmtree(finished_points_of(sweep), ignore_errors=True)

@@ -3,13 +3,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ddgm.blind import RULES, choose, estimate_noise_std, scores
+from ddgm.blind import RULES, choose, judge, scores
 from ddgm.console import session
 from ddgm.engine import make_operator
-from ddgm.figures import blind as blind_figure
-from ddgm.figures import save_figure
+from ddgm.figures import blind_scores, save_figure
+from ddgm.noise_level import estimate_noise_std
 from ddgm.sinograms import SinogramSet
-from ddgm.tables import blind, blind_to_markdown
+from ddgm.tables import blind_choices, blind_choices_to_markdown
 
 with session(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
@@ -21,10 +21,12 @@ with session(snakemake.log[0]):
         name: pd.read_parquet(path)
         for name, path in zip(snakemake.params.sweeps, snakemake.input.sweeps, strict=True)
     }
-    table = blind({name: choose(rows, noise_std) for name, rows in sweeps.items()})
+    table = blind_choices(
+        {name: judge(rows, choose(rows, noise_std)) for name, rows in sweeps.items()}
+    )
     table.assign(noise_std=noise_std).to_csv(snakemake.output.csv, index=False)
     Path(snakemake.output.markdown).write_text(
-        blind_to_markdown(table, noise_std), encoding="utf-8"
+        blind_choices_to_markdown(table, noise_std, measured.noise_std), encoding="utf-8"
     )
-    figure = blind_figure({name: scores(rows, noise_std) for name, rows in sweeps.items()}, RULES)
+    figure = blind_scores({name: scores(rows, noise_std) for name, rows in sweeps.items()}, RULES)
     save_figure(figure, snakemake.output.pdf, snakemake.output.png)

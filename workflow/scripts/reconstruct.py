@@ -21,7 +21,8 @@ with session(snakemake.log[0]):
     half = params.precision == "bf16-mixed"
     method = dict(params.method)
     if snakemake.input.settings:  # what the sweeps have decided
-        method |= json.loads(Path(str(snakemake.input.settings)).read_text(encoding="utf-8"))
+        choice = json.loads(Path(str(snakemake.input.settings)).read_text(encoding="utf-8"))
+        method |= choice["settings"]
     reconstruct(
         make_method(method.pop("method"), method),
         make_operator(measured.geometry, device, cache=Path(eigenbasis).parent),

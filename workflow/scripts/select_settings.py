@@ -1,20 +1,14 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pandas as pd
 
 from ddgm.console import session
-from ddgm.selection import as_table, select
+from ddgm.selection import select
 
 with session(snakemake.log[0]):
-    sweeps = {
-        name: pd.read_parquet(path)
-        for name, path in zip(snakemake.params.sweeps, snakemake.input, strict=True)
-    }
-    choices = {
-        row: select(pd.concat([sweeps[name] for name in names]), network_evals=limit)
-        for row, names, limit in snakemake.params.rows
-    }
-    for choice, path in zip(choices.values(), snakemake.output.rows, strict=True):
-        Path(path).write_text(json.dumps({"method": choice.method, **choice.settings}) + "\n")
-    as_table(choices).to_csv(snakemake.output.table, index=False)
+    rows = pd.concat([pd.read_parquet(path) for path in snakemake.input], ignore_index=True)
+    choice = select(rows, network_evals=snakemake.params.network_evals)
+    text = json.dumps(dataclasses.asdict(choice), indent=2)
+    Path(snakemake.output[0]).write_text(text + "\n", encoding="utf-8")

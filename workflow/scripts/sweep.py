@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,8 +15,17 @@ with session(snakemake.log[0]):
     failed, points = failed_points(rows), rows["settings"].nunique()
     for settings, reason in failed:
         logging.warning("%s: missing: %s: %s", snakemake.rule, describe(settings), reason)
+    if rows["try_again"].any():
+        # Without its file, the next run does a job again: the points that are missing, that is.
+        for path in map(Path, snakemake.input.points):
+            if pd.read_parquet(path, columns=["try_again"])["try_again"].any():
+                path.unlink()
+        raise DdgmError(
+            f"{snakemake.rule}: {int(rows['try_again'].sum())} of {points} points are missing (see "
+            "above); the next run tries them again"
+        )
     if failed:
-        logging.warning("%s: %d of %d points are missing", snakemake.rule, len(failed), points)
+        logging.warning("%s: %d of %d points diverged", snakemake.rule, len(failed), points)
     if len(failed) == points:
         raise DdgmError(f"{snakemake.rule}: no point has a result to show")
     figure = sweep(

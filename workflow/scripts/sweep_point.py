@@ -2,15 +2,15 @@ from pathlib import Path
 
 import torch
 
-from ddgm.blind import HeldOutViews
 from ddgm.console import session, show_progress
 from ddgm.denoiser import load_denoiser
 from ddgm.devices import pick_device
 from ddgm.engine import make_operator
+from ddgm.held_out import HeldOutViews
 from ddgm.patches import PatchSet
 from ddgm.sinograms import SinogramSet
 from ddgm.statistics import load_statistics
-from ddgm.sweep_points import Candidate, SweepInputs, fingerprint, forget_points, run_points
+from ddgm.sweep_points import Candidate, SweepInputs, fingerprint, run_points
 
 with session(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
@@ -48,4 +48,3 @@ with session(snakemake.log[0]):
     rows = run_points(candidates, inputs, params.directory, key=key, progress=show_progress())
     rows.to_parquet(snakemake.output.parquet, index=False)
     rows.to_csv(snakemake.output.csv, index=False)
-    forget_points(candidates, params.directory, key=key)
