@@ -150,8 +150,10 @@ def divide_views(views: int, held: int) -> tuple[tuple[int, ...], tuple[int, ...
     Raises
     ------
     SettingError
-        If not at least two and at most half of the views can be held out.
+        If fewer than two or more than just under half of the views are to be held out.
     """
+    if views < 6:
+        raise SettingError("views", views, "are too few to hold some out; at least 6 are needed")
     if not 2 <= held <= views // 2 - 1:
         raise SettingError(
             "views", held, f"to hold out must lie between 2 and {views // 2 - 1} of {views} views"

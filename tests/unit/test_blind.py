@@ -79,6 +79,10 @@ class TestDividedViews:
         with pytest.raises(SettingError, match="between 2 and 5 of 12"):
             divide_views(12, held)
 
+    def test_a_short_series_has_none_to_spare(self):
+        with pytest.raises(SettingError, match="views = 5 are too few"):
+            divide_views(5, 2)
+
 
 class TestHeldOutViews:
     def test_the_error_is_that_of_views_the_reconstruction_has_not_seen(
