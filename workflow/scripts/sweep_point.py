@@ -43,8 +43,10 @@ with session(snakemake.log[0]):
         Candidate(params.sweep, params.method, point["settings"], point["swept"])
         for point in params.points
     ]
+    # The eigenbases follow from the geometry, which lies with the sinograms, and from the code.
+    files = [snakemake.input.sinograms, snakemake.input.patches, snakemake.input.statistics]
     shared = (params.images, params.held_out, params.precision, params.seed, params.library)
-    key = fingerprint(snakemake.input, *shared)
+    key = fingerprint([*files, *filter(None, [network])], *shared)
     rows = run_points(candidates, inputs, params.directory, key=key, progress=show_progress())
     rows.to_parquet(snakemake.output.parquet, index=False)
     rows.to_csv(snakemake.output.csv, index=False)
