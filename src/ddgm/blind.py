@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from ddgm.errors import DdgmError
 from ddgm.selection import IDENTITY, finished_points, lowest
 
-RULES = ("held-out views", "discrepancy")
+RULES = ("held-out views", "discrepancy", "split noise")
+
+# What the rules that predict go by.
+_MEASURES = {"held-out views": "held_out_error", "split noise": "split_error"}
 
 
 def scores(rows: pd.DataFrame, noise_std: float) -> pd.DataFrame:
@@ -34,6 +38,8 @@ def scores(rows: pd.DataFrame, noise_std: float) -> pd.DataFrame:
         discrepancy
             How far the mean of (Ax − y)² over the views that it has seen is from σ_y² (Morozov
             1966), relative to it.
+        split noise
+            Squared error in the directions that the data decide (`ddgm.noise_splitting`).
 
     Raises
     ------
@@ -43,18 +49,22 @@ def scores(rows: pd.DataFrame, noise_std: float) -> pd.DataFrame:
     rows = finished_points(rows)
     if rows.empty:
         raise DdgmError("choice without the truth: no point has a result")
-    known = [name for name in ("mse", "data_error", "held_out_error") if name in rows]
+    columns = ("mse", "data_error", *_MEASURES.values())
+    known = [name for name in columns if name in rows]
     means = rows.groupby(IDENTITY, sort=False)[known].mean().reset_index()
-    return means.assign(
-        **{
-            "held-out views": means["held_out_error"].fillna(float("inf")),
-            "discrepancy": (means["data_error"] / noise_std**2 - 1).abs(),
-        }
-    ).drop(columns=["data_error", "held_out_error"])
+    distance = (means["data_error"] / noise_std**2 - 1).abs()
+    return means.rename(columns={column: rule for rule, column in _MEASURES.items()}).assign(
+        discrepancy=distance
+    )
 
 
 def choose(rows: pd.DataFrame, noise_std: float) -> dict[str, str]:
     """Choose among the points of a sweep by each rule.
+
+    Predictions do not tell apart settings that differ only where no view says anything. Of those
+    whose difference from the best is within one standard error (over the images, on which they are
+    compared one by one), the ones with the most evaluations of the network are taken: more noise
+    levels are a finer discretisation, not a weaker prior. Among them the lowest score decides.
 
     Parameters
     ----------
@@ -64,10 +74,32 @@ def choose(rows: pd.DataFrame, noise_std: float) -> dict[str, str]:
     Returns
     -------
     dict
-        The settings that each of `RULES` chooses, as JSON.
+        The settings that each of `RULES` chooses, as JSON; no entry for a rule whose measure the
+        rows have not.
     """
     table = scores(rows, noise_std)
-    return {rule: str(lowest(table, rule)["settings"]) for rule in RULES}
+    found = {}
+    for rule in RULES:
+        if rule not in table or table[rule].isna().all():
+            continue
+        best = lowest(table, rule)["settings"]
+        if rule in _MEASURES:
+            best = _finest(finished_points(rows), _MEASURES[rule], best)
+        found[rule] = str(best)
+    return found
+
+
+def _finest(rows: pd.DataFrame, measure: str, best: Any) -> Any:
+    """Return the settings with most evaluations of the network among those as good as the best.
+
+    As good is a mean difference, over the images, of no more than its own standard error.
+    """
+    values = rows.pivot(index="image", columns="settings", values=measure).astype(float)
+    difference = values.sub(values[best], axis=0)
+    equal = difference.columns[~(difference.mean() > difference.sem())]
+    evaluations = rows.groupby("settings", sort=False)["network_evals"].max()[equal]
+    most = evaluations.index[evaluations == evaluations.max()]
+    return values[most].mean().idxmin()
 
 
 @dataclass(frozen=True)

@@ -367,14 +367,14 @@ def _check_sweeps(config: Mapping[str, Any], check: MethodCheck) -> None:
                 check(sweep.method, sweep.settings(point))
             except DdgmError as error:
                 raise DdgmError(f"{sweep.table}, line {point.line}: {error}") from error
-    tables, held_out = config["sweeps"]["tables"], config["sweeps"]["held_out"]
-    for name in held_out["sweeps"]:
+    tables, blind = config["sweeps"]["tables"], config["sweeps"]["blind"]
+    for name in blind["sweeps"]:
         if name not in tables:
             raise DdgmError(
-                f"config: sweeps.held_out.sweeps names {name!r}; `sweeps.tables` has "
+                f"config: sweeps.blind.sweeps names {name!r}; `sweeps.tables` has "
                 f"{', '.join(sorted(tables))}"
             )
-    _renamed("sweeps.held_out", partial(held_out_views, config))
+    _renamed("sweeps.blind", partial(held_out_views, config))
     for name, row in config["methods"].items():
         for swept in (row.get("select") or {}).get("sweeps", []):
             key = f"methods.{name}.select.sweeps"
@@ -477,7 +477,7 @@ def held_out_views(config: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[in
     """
     from ddgm.geometry import divide_views
 
-    wanted, tables = config["sweeps"]["held_out"], config["sweeps"]["tables"]
+    wanted, tables = config["sweeps"]["blind"], config["sweeps"]["tables"]
     if not any(tables.get(name) for name in wanted["sweeps"]):
         return None
     return divide_views(config["geometry"]["views"], wanted["views"])

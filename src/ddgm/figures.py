@@ -270,7 +270,11 @@ def sweep(rows: pd.DataFrame, parameters: Sequence[str], *, noise_std: float) ->
         return figure
 
 
-def blind_scores(scores: Mapping[str, pd.DataFrame], rules: Sequence[str]) -> Figure:
+def blind_scores(
+    scores: Mapping[str, pd.DataFrame],
+    rules: Sequence[str],
+    picks: Mapping[str, Mapping[str, str]],
+) -> Figure:
     """Show the true error of settings against what rules without the truth make of them.
 
     Parameters
@@ -278,7 +282,9 @@ def blind_scores(scores: Mapping[str, pd.DataFrame], rules: Sequence[str]) -> Fi
     scores : mapping
         What `ddgm.blind.scores` returned for each sweep, by the sweep's name.
     rules : sequence of str
-        Columns to show, one a column of panels; the lowest is what the rule picks.
+        Columns to show, one a column of panels.
+    picks : mapping
+        What `ddgm.blind.choose` returned for each sweep.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.9, 2.2 * len(scores)), layout="constrained")
@@ -287,7 +293,7 @@ def blind_scores(scores: Mapping[str, pd.DataFrame], rules: Sequence[str]) -> Fi
             best = lowest(points, "mse")
             row[0].set_ylabel(f"{name}: MSE")
             for panel, rule in zip(row, rules, strict=True):
-                pick = lowest(points, rule)
+                pick = lowest(points[points["settings"] == picks[name][rule]], "mse")
                 panel.plot(points[rule], points["mse"], "o", ms=3, color=_COLOURS[2])
                 for point, marker, label in ((pick, "s", "picked"), (best, "*", "best")):
                     style = {"ms": 9, "mfc": "none", "color": _COLOURS[1], "ls": "none"}

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     TRAINING_STEP = 4
     VALIDATION_LOSS = 5
     TRAINING_SAMPLE = 6
+    NOISE_SPLITTING = 7
 
 
 class ImageNoise:

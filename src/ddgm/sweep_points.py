@@ -7,10 +7,10 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 from torch import Tensor
@@ -19,8 +19,9 @@ from ddgm.denoiser import Denoiser
 from ddgm.errors import DdgmError, DivergenceError
 from ddgm.evaluation import evaluate
 from ddgm.held_out import HeldOutViews, held_out_error
-from ddgm.methods import Method, make_method
+from ddgm.methods import make_method
 from ddgm.noise_level import estimate_noise_std
+from ddgm.noise_splitting import split_error
 from ddgm.operator import LinearOperator
 from ddgm.reconstruction import reconstruct
 from ddgm.selection import failed_points
@@ -71,8 +72,8 @@ class SweepInputs:
         As `ddgm.reconstruction.reconstruct` takes them.
     held_out : HeldOutViews, optional
         Views to predict from the others, for choosing without the truth.
-    held_out_images : int
-        Images to do that for, the first ones.
+    blind_images : int
+        Images to do that for, and to split the noise of; the first ones.
     """
 
     operator: LinearOperator
@@ -83,7 +84,7 @@ class SweepInputs:
     seed: int = 0
     batch: int = 32
     held_out: HeldOutViews | None = None
-    held_out_images: int = 0
+    blind_images: int = 0
 
 
 def evaluate_point(
@@ -105,9 +106,10 @@ def evaluate_point(
     DataFrame
         One row an image: sweep, method, settings (all of them, as JSON), a column for each swept
         parameter, failure (empty), try_again (False), the columns of `ddgm.evaluation.evaluate`,
-        and held_out_error, the mean of (Ax − y)² over the views held out, where asked for. There
-        σ_y is estimated, so that it can be had without knowing anything but the data. If the method
-        diverges, one row without image, with the reason as failure: that is a result too.
+        and, with views to hold out, held_out_error, the mean of (Ax − y)² over them, and
+        split_error, that of `ddgm.noise_splitting`, for both of which σ_y is estimated from the
+        data. If the method diverges, one row without image, with the reason as failure: that is a
+        result too.
 
     Raises
     ------
@@ -130,26 +132,36 @@ def evaluate_point(
         return _labelled(candidate, pd.DataFrame({"image": [pd.NA], "failure": [str(error)]}))
     rows = evaluate(result, inputs.truth)
     if inputs.held_out is not None:
-        rows["held_out_error"] = _held_out_errors(method, inputs, inputs.held_out)
+        data = inputs.data[: inputs.blind_images]
+        shared: _Shared = {
+            "denoiser": inputs.denoiser,
+            "noise_std": estimate_noise_std(inputs.operator, data),
+            "seed": inputs.seed,
+            "batch": inputs.batch,
+        }
+        held_out, operator = inputs.held_out, inputs.operator
+        measures = {"held_out_error": lambda: held_out_error(method, held_out, data, **shared)}
+        if operator.eigenbasis is not None:
+            measures["split_error"] = lambda: split_error(method, operator, data, **shared)
+        for name, measure in measures.items():
+            rows[name] = _unless_diverging(measure, name, len(data))
     return _labelled(candidate, rows)
 
 
-def _held_out_errors(method: Method, inputs: SweepInputs, views: HeldOutViews) -> pd.Series[float]:
-    data = inputs.data[: inputs.held_out_images]
+class _Shared(TypedDict):
+    denoiser: Denoiser | None
+    noise_std: float
+    seed: int
+    batch: int
+
+
+def _unless_diverging(measure: Callable[[], Tensor], name: str, count: int) -> pd.Series[float]:
+    """Return a value an image; none where only this measure, not the method as such, diverges."""
     try:
-        errors = held_out_error(
-            method,
-            views,
-            data,
-            inputs.denoiser,
-            noise_std=estimate_noise_std(inputs.operator, data),
-            seed=inputs.seed,
-            batch=inputs.batch,
-        )
+        return pd.Series(measure().numpy())
     except DivergenceError as error:
-        logger.warning("without the views held out: %s", error)
-        return pd.Series([math.nan] * len(data))
-    return pd.Series(errors.numpy())
+        logger.warning("%s: %s", name, error)
+        return pd.Series([math.nan] * count)
 
 
 def _labelled(candidate: Candidate, rows: pd.DataFrame, *, try_again: bool = False) -> pd.DataFrame:

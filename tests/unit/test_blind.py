@@ -15,6 +15,7 @@ from ddgm.geometry import TiltGeometry, divide_views
 from ddgm.held_out import HeldOutViews, held_out_error
 from ddgm.methods import Algebraic
 from ddgm.noise_level import estimate_noise_std
+from ddgm.noise_splitting import split_error
 from ddgm.projector import Projector
 from ddgm.reconstruction import reconstruct
 from ddgm.sinograms import simulate
@@ -122,6 +123,54 @@ class TestHeldOutViews:
         assert abs(picked - best) <= 1
 
 
+class TestSplitNoise:
+    def test_it_tells_settings_apart_as_the_truth_does(self, operator, images):
+        noise_std, step_size = 4.1, 0.7 * operator.max_step_size
+        data = simulate(operator, images, noise_std=noise_std, seed=1)
+        # What is reconstructed after the split has √(1 + τ²) times the noise.
+        noisier = simulate(operator, images, noise_std=1.25**0.5 * noise_std, seed=2)
+        basis = operator.eigenbasis
+        seen = basis.singular_values > noise_std / 4
+        split, true = [], []
+        for K in (3, 10, 30, 100, 300):
+            method = Algebraic(K, step_size)
+            split.append(float(split_error(method, operator, data, noise_std=noise_std).mean()))
+            found = reconstruct(method, operator, noisier).images
+            difference = basis.analyse(found - images)[:, seen].double()
+            true.append(float(difference.square().sum(1).mean()) / 48**2)
+        split, true = torch.tensor(split), torch.tensor(true)
+        assert split.argmin() == true.argmin()
+        torch.testing.assert_close(split - split[1], true - true[1], rtol=0.3, atol=0.02)
+
+    def test_in_expectation_it_is_the_squared_error(self, operator, images):
+        """Of the zero image, whose error is the image itself."""
+        noise_std = 2.0
+        data = simulate(operator, images, noise_std=noise_std, seed=1)
+        zero = Algebraic(1, 1e-12)
+        basis = operator.eigenbasis
+        seen = basis.singular_values > noise_std / 4
+        expected = float(basis.analyse(images)[:, seen].square().sum(1).mean()) / 48**2
+        found = [
+            float(split_error(zero, operator, data, noise_std=noise_std, seed=seed).mean())
+            for seed in range(20)
+        ]
+        # Only the noise of the data, not that of the split, stays the same over the seeds.
+        assert sum(found) / 20 == pytest.approx(expected, abs=0.1)
+
+    def test_it_does_not_depend_on_the_batch(self, operator, images):
+        data = simulate(operator, images, noise_std=4.1, seed=1)
+        method = Algebraic(10, 0.7 * operator.max_step_size)
+        one, other = (
+            split_error(method, operator, data, noise_std=4.1, batch=batch) for batch in (2, 6)
+        )
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+    def test_without_an_eigenbasis_it_says_what_to_do(self, geometry):
+        method = Algebraic(1, 1e-5)
+        with pytest.raises(DdgmError, match="48 × 48 pixels are too large"):
+            split_error(method, Projector(geometry), torch.zeros(1, 64, 48), noise_std=1.0)
+
+
 def rows(K, mse, data_error, held_out):
     settings = json.dumps({"K": K})
     return pd.DataFrame(
@@ -133,6 +182,7 @@ def rows(K, mse, data_error, held_out):
             "mse": mse,
             "data_error": data_error,
             "held_out_error": [held_out, float("nan")],  # of the first image alone
+            "network_evals": 0,
             "failure": "",
         }
     )
@@ -144,13 +194,31 @@ def test_each_rule_picks_by_what_it_may_see():
     )
     choices = choose(table, 4.0)
     assert choices == {"held-out views": '{"K": 100}', "discrepancy": '{"K": 50}'}
-    assert tuple(choices) == RULES
+    assert set(choices) == set(RULES) - {"split noise"}  # of which there is no measure
     assert choose(table.drop(columns="mse"), 4.0) == choices  # the truth is not looked at
 
     held_out, discrepancy = judge(table, choices)
     assert held_out.mse == held_out.best_mse == pytest.approx(0.20)
     assert discrepancy.mse == pytest.approx(0.21)
     assert json.loads(discrepancy.best_settings) == {"K": 100}
+
+
+def test_of_settings_that_are_equally_good_the_finest_discretisation_is_taken():
+    def point(N, errors, mse=0.1):
+        table = rows(N, mse, 16.0, 20.0)
+        return pd.concat([table] * 2, ignore_index=True).assign(
+            image=range(4), network_evals=N, split_error=errors
+        )
+
+    best = [0.10, 0.20, 0.30, 0.40]
+    equal = [0.12, 0.19, 0.31, 0.39]
+    worse = [0.13, 0.22, 0.34, 0.42]  # by little, but on every image
+    table = pd.concat([point(20, best), point(50, equal), point(150, worse)])
+    assert choose(table, 4.0)["split noise"] == '{"K": 50}'
+    table = pd.concat([point(20, best), point(150, worse)])
+    assert choose(table, 4.0)["split noise"] == '{"K": 20}'
+    table = pd.concat([point(20, equal), point(10, best)])
+    assert choose(table, 4.0)["split noise"] == '{"K": 20}'
 
 
 def test_the_scores_are_means_over_the_images():

@@ -81,7 +81,7 @@ def config(monkeypatch):
     config["patches"]["size"] = 32
     config["training"]["patch_size"] = 32
     config["geometry"]["views"] = 12
-    config["sweeps"]["held_out"]["views"] = 2
+    config["sweeps"]["blind"]["views"] = 2
     return config
 
 
@@ -181,7 +181,7 @@ BAD_TYPES_AND_RANGES = [
     ("sweeps.tables", {"x_point": None}, "sweeps.tables.x_point", None),
     ("sweeps.grid", "fine", "sweeps.grid = 'fine'", "medium"),
     ("sweeps.tables.algebraic", {}, "sweeps.tables.algebraic", "base"),
-    ("sweeps.held_out.views", 1, "sweeps.held_out.views = 1", "2"),
+    ("sweeps.blind.views", 1, "sweeps.blind.views = 1", "2"),
     ("methods.ddgm.select", {}, "methods.ddgm.select.sweeps", "missing"),
     ("volumes.eval.mip", -1, "volumes.eval.mip = -1", "0"),
     ("volumes.eval.axes", "xxz", "volumes.eval.axes = 'xxz'", "zyx"),
@@ -556,8 +556,8 @@ class TestSweeps:
         ("key", "value", "named"),
         [
             ("sweeps.tables.sigma1.base", "ddgn", "sweeps.tables.sigma1.base = 'ddgn'"),
-            ("sweeps.held_out.sweeps", ["K"], "sweeps.held_out.sweeps names 'K'"),
-            ("sweeps.held_out.views", 6, "sweeps.held_out.views = 6"),
+            ("sweeps.blind.sweeps", ["K"], "sweeps.blind.sweeps names 'K'"),
+            ("sweeps.blind.views", 6, "sweeps.blind.views = 6"),
             ("methods.ddgm.select", {"sweeps": ["x"]}, "methods.ddgm.select.sweeps names 'x'"),
             ("methods.ddrm.select", {"sweeps": ["sigma1"]}, "a sweep of ddgm"),
             ("methods.ddgm_50.select.network_evals", 40, "take at least 50"),

@@ -114,12 +114,17 @@ def test_what_a_rule_picks_is_marked_beside_the_best():
     rows = swept(K=[5, 25, 100]).assign(sweep="steps", method="ddgm", failure="")
     rows["settings"] = [f"K{K}" for K in rows["K"]]
     rows["held_out_error"] = rows["mse"] + 10
-    figure = blind_scores({"steps": scores(rows, 4.0)}, RULES)
-    held_out, discrepancy = figure.axes
+    rows["network_evals"] = 50
+    rows["split_error"] = -rows["mse"]
+    picks = {"held-out views": "K25", "discrepancy": "K25", "split noise": "K100"}
+    figure = blind_scores({"steps": scores(rows, 4.0)}, RULES, {"steps": picks})
+    held_out, discrepancy, split = figure.axes
     marked = {line.get_label(): line.get_xydata()[0] for line in held_out.lines[1:]}
     assert marked["picked"] == pytest.approx(marked["best"])
     marked = {line.get_label(): line.get_xydata()[0] for line in discrepancy.lines[1:]}
     assert marked["picked"] == pytest.approx([(17.5 / 16 - 1), 0.1])
+    marked = {line.get_label(): line.get_xydata()[0] for line in split.lines[1:]}
+    assert marked["picked"] == pytest.approx([-0.1 - np.log(4), 0.1 + np.log(4)])
     assert figure.axes[0].get_ylabel() == "steps: MSE"
 
 

@@ -75,7 +75,7 @@ def test_without_the_truth_the_rows_have_what_the_data_say(inputs, projector):
 
 def test_the_error_of_held_out_views_stands_with_the_images_it_is_of(inputs, projector):
     views = HeldOutViews.divide(projector, GEOMETRY, 4)
-    both = replace(inputs, held_out=views, held_out_images=2)
+    both = replace(inputs, held_out=views, blind_images=2)
     rows = evaluate_point(algebraic(7, projector, 0.5), both)
     method = Algebraic(**algebraic(7, projector, 0.5).settings)
     expected = held_out_error(method, views, inputs.data[:2])
@@ -89,9 +89,7 @@ def test_divergence_with_fewer_views_leaves_the_result_of_all_alone(inputs, proj
 
     monkeypatch.setattr(sweep_points, "held_out_error", diverge)
     views = HeldOutViews.divide(projector, GEOMETRY, 4)
-    rows = evaluate_point(
-        algebraic(7, projector), replace(inputs, held_out=views, held_out_images=2)
-    )
+    rows = evaluate_point(algebraic(7, projector), replace(inputs, held_out=views, blind_images=2))
     assert rows["mse"].notna().all()
     assert rows["held_out_error"].isna().all()
     assert set(rows["failure"]) == {""}
@@ -108,7 +106,7 @@ def test_the_views_held_out_are_predicted_without_being_told_the_noise(
     )
     views = HeldOutViews.divide(projector, GEOMETRY, 4)
     for believed in (0.5, 100.0):
-        both = replace(inputs, noise_std=believed, held_out=views, held_out_images=2)
+        both = replace(inputs, noise_std=believed, held_out=views, blind_images=2)
         evaluate_point(algebraic(7, projector), both)
     assert told == [pytest.approx(estimate_noise_std(projector, inputs.data[:2]))] * 2
 

@@ -35,7 +35,7 @@ def test_the_network_in_the_box_is_used_and_one_key_trains_anew(checkout):
 def test_the_algebraic_methods_best_number_of_steps_is_near_the_papers(checkout):
     overlay = checkout.root / "config" / "few.yaml"
     overlay.write_text(
-        "patches: {validation: 6}\nprior: {images: 6}\nsweeps: {held_out: {sweeps: []}}\n"
+        "patches: {validation: 6}\nprior: {images: 6}\nsweeps: {blind: {sweeps: []}}\n"
     )
     status, output = checkout.snakemake(
         "sweep_algebraic",

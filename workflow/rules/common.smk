@@ -66,8 +66,8 @@ SWEEP_JOBS = {
     name: group_points(sweep.points, config["sweeps"]["job"]) for name, sweep in SWEEPS.items()
 }
 SELECTIONS = selections_of(config)
-HELD_OUT = config["sweeps"]["held_out"]
-HELD_OUT_SWEEPS = [name for name in HELD_OUT["sweeps"] if name in SWEEPS]
+BLIND = config["sweeps"]["blind"]
+BLIND_SWEEPS = [name for name in BLIND["sweeps"] if name in SWEEPS]
 
 # Jobs in a conda environment of their own find the library of this checkout.
 SOURCE = Path("src").absolute()
@@ -176,7 +176,7 @@ def eigenbasis_of(geometry):
 EIGENBASIS = eigenbasis_of(GEOMETRY)
 # Of the views that are left when some are held out, to choose settings without the truth.
 KEPT_EIGENBASIS = (
-    eigenbasis_of(GEOMETRY.of_views(held_out_views(config)[0])) if HELD_OUT_SWEEPS else []
+    eigenbasis_of(GEOMETRY.of_views(held_out_views(config)[0])) if BLIND_SWEEPS else []
 )
 NETWORK = str(GIVEN_NETWORK or f"{RESULTS}/network/denoiser.safetensors")
 

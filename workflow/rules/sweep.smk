@@ -11,7 +11,7 @@ for sweep in SWEEPS:
             statistics=f"{RESULTS}/statistics.json",
             network=network_of(SWEEPS[sweep].method),
             eigenbasis=EIGENBASIS,
-            held_out=KEPT_EIGENBASIS if sweep in HELD_OUT_SWEEPS else [],
+            held_out=KEPT_EIGENBASIS if sweep in BLIND_SWEEPS else [],
         output:
             parquet=f"{RESULTS}/sweeps/{sweep}/points/{{points}}.parquet",
             csv=f"{RESULTS}/sweeps/{sweep}/points/{{points}}.csv",
@@ -31,10 +31,8 @@ for sweep in SWEEPS:
             method=SWEEPS[sweep].method,
             points=values_of_points(sweep),
             images=SWEEPS[sweep].images,
-            held_out=(
-                {key: HELD_OUT[key] for key in ("views", "images")}
-                if sweep in HELD_OUT_SWEEPS
-                else None
+            blind=(
+                {key: BLIND[key] for key in ("views", "images")} if sweep in BLIND_SWEEPS else None
             ),
             precision=config["reconstruction"]["precision"],
             seed=config["reconstruction"]["seed"],
@@ -47,6 +45,7 @@ for sweep in SWEEPS:
                 "held_out",
                 "metrics",
                 "noise_level",
+                "noise_splitting",
                 "sweep_points",
                 script="sweep_point",
             ),
@@ -145,12 +144,12 @@ if SELECTIONS:
             "../scripts/selected.py"
 
 
-if HELD_OUT_SWEEPS:
+if BLIND_SWEEPS:
 
     rule blind:
         """Settings chosen from the measured tilt views alone, and what the truth says of them."""
         input:
-            sweeps=expand(f"{RESULTS}/sweeps/{{sweep}}.parquet", sweep=HELD_OUT_SWEEPS),
+            sweeps=expand(f"{RESULTS}/sweeps/{{sweep}}.parquet", sweep=BLIND_SWEEPS),
             sinograms=f"{RESULTS}/sinograms/validation.npz",
             eigenbasis=EIGENBASIS,
         output:
@@ -167,7 +166,7 @@ if HELD_OUT_SWEEPS:
             mem_mb=8000,
             runtime=10,
         params:
-            sweeps=HELD_OUT_SWEEPS,
+            sweeps=BLIND_SWEEPS,
             library=code_of("blind", "figures", "selection", "tables", script="blind"),
         script:
             "../scripts/blind.py"
@@ -178,7 +177,7 @@ rule sweeps:
     input:
         expand(f"{RESULTS}/figures/sweep_{{sweep}}.pdf", sweep=SWEEPS),
         f"{RESULTS}/tables/selected.md" if SELECTIONS else [],
-        f"{RESULTS}/tables/blind.md" if HELD_OUT_SWEEPS else [],
+        f"{RESULTS}/tables/blind.md" if BLIND_SWEEPS else [],
 
 
 onstart:

@@ -21,12 +21,13 @@ with session(snakemake.log[0]):
         name: pd.read_parquet(path)
         for name, path in zip(snakemake.params.sweeps, snakemake.input.sweeps, strict=True)
     }
-    table = blind_choices(
-        {name: judge(rows, choose(rows, noise_std)) for name, rows in sweeps.items()}
-    )
+    picks = {name: choose(rows, noise_std) for name, rows in sweeps.items()}
+    table = blind_choices({name: judge(rows, picks[name]) for name, rows in sweeps.items()})
     table.assign(noise_std=noise_std).to_csv(snakemake.output.csv, index=False)
     Path(snakemake.output.markdown).write_text(
         blind_choices_to_markdown(table, noise_std, measured.noise_std), encoding="utf-8"
     )
-    figure = blind_scores({name: scores(rows, noise_std) for name, rows in sweeps.items()}, RULES)
+    scored = {name: scores(rows, noise_std) for name, rows in sweeps.items()}
+    rules = [rule for rule in RULES if all(rule in table for table in scored.values())]
+    figure = blind_scores(scored, rules, picks)
     save_figure(figure, snakemake.output.pdf, snakemake.output.png)

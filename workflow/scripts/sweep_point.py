@@ -30,14 +30,14 @@ with session(snakemake.log[0]):
         measured.noise_std,
         seed=params.seed,
         batch=settings["batch"],
-        held_out=params.held_out
+        held_out=params.blind
         and HeldOutViews.divide(
             operator,
             measured.geometry,
-            params.held_out["views"],
+            params.blind["views"],
             cache=Path(str(snakemake.input.held_out)).parent,
         ),
-        held_out_images=params.held_out["images"] if params.held_out else 0,
+        blind_images=params.blind["images"] if params.blind else 0,
     )
     candidates = [
         Candidate(params.sweep, params.method, point["settings"], point["swept"])
@@ -45,7 +45,7 @@ with session(snakemake.log[0]):
     ]
     # The eigenbases follow from the geometry, which lies with the sinograms, and from the code.
     files = [snakemake.input.sinograms, snakemake.input.patches, snakemake.input.statistics]
-    shared = (params.images, params.held_out, params.precision, params.seed, params.library)
+    shared = (params.images, params.blind, params.precision, params.seed, params.library)
     key = fingerprint([*files, *filter(None, [network])], *shared)
     rows = run_points(candidates, inputs, params.directory, key=key, progress=show_progress())
     rows.to_parquet(snakemake.output.parquet, index=False)
