@@ -62,7 +62,7 @@ def choose(rows: pd.DataFrame, noise_std: float) -> dict[str, str]:
     """Choose among the points of a sweep by each rule.
 
     Predictions do not tell apart settings that differ only where no view says anything. Of those
-    whose difference from the best is within one standard error (over the images, on which they are
+    whose difference from the best is within two standard errors (over the images, on which they are
     compared one by one), the ones with the most evaluations of the network are taken: more noise
     levels are a finer discretisation, not a weaker prior. Among them the lowest score decides.
 
@@ -92,11 +92,11 @@ def choose(rows: pd.DataFrame, noise_std: float) -> dict[str, str]:
 def _finest(rows: pd.DataFrame, measure: str, best: Any) -> Any:
     """Return the settings with most evaluations of the network among those as good as the best.
 
-    As good is a mean difference, over the images, of no more than its own standard error.
+    As good is a mean difference, over the images, of no more than twice its own standard error.
     """
     values = rows.pivot(index="image", columns="settings", values=measure).astype(float)
     difference = values.sub(values[best], axis=0)
-    equal = difference.columns[~(difference.mean() > difference.sem())]
+    equal = difference.columns[~(difference.mean() > 2 * difference.sem())]
     evaluations = rows.groupby("settings", sort=False)["network_evals"].max()[equal]
     most = evaluations.index[evaluations == evaluations.max()]
     return values[most].mean().idxmin()
