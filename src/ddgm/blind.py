@@ -96,7 +96,8 @@ def _finest(rows: pd.DataFrame, measure: str, best: Any) -> Any:
     """
     values = rows.pivot(index="image", columns="settings", values=measure).astype(float)
     difference = values.sub(values[best], axis=0)
-    equal = difference.columns[~(difference.mean() > 2 * difference.sem())]
+    # A single image has no standard error, and one on which only this measure failed no mean.
+    equal = difference.columns[difference.mean() <= 2 * difference.sem().fillna(0.0)]
     evaluations = rows.groupby("settings", sort=False)["network_evals"].max()[equal]
     most = evaluations.index[evaluations == evaluations.max()]
     return values[most].mean().idxmin()

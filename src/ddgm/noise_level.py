@@ -40,7 +40,7 @@ def estimate_noise_std(operator: LinearOperator, data: Tensor) -> float:
     DdgmError
         If there are fewer than 3 views or detector bins, and no eigenbasis.
     """
-    basis = operator.eigenbasis
+    basis, data = operator.eigenbasis, data.to(operator.device)
     if basis is not None:
         s = basis.singular_values
         unseen = (s > _BLIND[0]) & (s < _BLIND[1])

@@ -221,6 +221,16 @@ def test_of_settings_that_are_equally_good_the_finest_discretisation_is_taken():
     assert choose(table, 4.0)["split noise"] == '{"K": 20}'
 
 
+@pytest.mark.parametrize("images", [1, 3])
+def test_settings_without_the_measure_are_not_taken_for_equal(images):
+    def point(N, error):
+        table = pd.concat([rows(N, 0.1, 16.0, 20.0)] * 2, ignore_index=True)[:images]
+        return table.assign(image=range(images), network_evals=N, split_error=error)
+
+    table = pd.concat([point(20, 0.1), point(50, float("nan")), point(10, 0.2)])
+    assert choose(table, 4.0)["split noise"] == '{"K": 20}'
+
+
 def test_the_scores_are_means_over_the_images():
     (score,) = scores(rows(10, [0.1, 0.3], [18.0, 22.0], 24.0), 4.0).to_dict("records")
     assert score["mse"] == pytest.approx(0.2)

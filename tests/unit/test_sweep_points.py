@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ddgm import sweep_points
+from ddgm.engine import make_operator
 from ddgm.errors import DivergenceError, SettingError
 from ddgm.evaluation import evaluate
 from ddgm.geometry import TiltGeometry
@@ -109,6 +110,17 @@ def test_the_views_held_out_are_predicted_without_being_told_the_noise(
         both = replace(inputs, noise_std=believed, held_out=views, blind_images=2)
         evaluate_point(algebraic(7, projector), both)
     assert told == [pytest.approx(estimate_noise_std(projector, inputs.data[:2]))] * 2
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same(inputs, projector, tmp_path):
+    rows = []
+    for device in ("cpu", "cuda"):
+        operator = make_operator(GEOMETRY, device, cache=tmp_path)
+        views = HeldOutViews.divide(operator, GEOMETRY, 4, cache=tmp_path)
+        there = replace(inputs, operator=operator, held_out=views, blind_images=2)
+        rows.append(evaluate_point(algebraic(7, projector, 0.5), there).drop(columns="seconds"))
+    pd.testing.assert_frame_equal(*rows, rtol=1e-3)
 
 
 def test_divergence_is_a_result_that_says_why(inputs, projector, diverging):
