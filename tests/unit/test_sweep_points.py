@@ -113,6 +113,7 @@ def test_the_views_held_out_are_predicted_without_being_told_the_noise(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device")
 def test_a_gpu_finds_the_same(inputs, projector, tmp_path):
     rows = []
     for device in ("cpu", "cuda"):
