@@ -65,8 +65,8 @@ def test_table_1_has_the_winners_on_the_validation_images(finished):
 
 def test_the_choice_without_the_truth_is_one_of_the_points(finished):
     table = pd.read_csv(finished.root / "results" / "tiny" / "tables" / "blind.csv")
-    assert list(table["sweep"]) == ["algebraic"] * 2 + ["sigma1"] * 2
-    assert set(table["rule"]) == {"held-out views", "discrepancy"}
+    assert list(table["sweep"]) == ["algebraic"] * 3 + ["sigma1"] * 3
+    assert set(table["rule"]) == {"held-out views", "discrepancy", "split noise"}
     assert (table["excess"] >= 0).all()
     assert (table["noise_std"] - 4.1).abs().max() < 0.6
 
