@@ -86,19 +86,21 @@ def test_no_test_image_is_touched_before_the_settings_are_chosen(checkout):
         assert f"results/tiny/selected/{method}.json" in inputs[f"{method}.npz"]
 
 
-def test_one_sweep_is_computed_anew_alone(own):
-    arguments = ("sweep_algebraic", "-R", "sweep_algebraic_point", *TINY)
-    jobs = planned(own, *arguments)
+def test_one_sweep_is_computed_anew_alone(finished):
+    jobs = planned(finished, "sweep_algebraic", "-R", "sweep_algebraic_point", *TINY)
     assert jobs == {
         "sweep_algebraic_point": 1,
         "gather_rows": 1,
         "sweep_algebraic": 1,
         "total": 3,
     }
-    # Points that are finished are not found again when they are to be computed by force.
+
+
+@pytest.mark.slow
+def test_finished_points_are_not_found_again_when_they_are_to_be_computed_by_force(own):
     rows = own.root / "results" / "tiny" / "sweeps" / "algebraic.parquet"
     before = pd.read_parquet(rows)
-    status, output = own.snakemake(*arguments)
+    status, output = own.snakemake("sweep_algebraic", "-R", "sweep_algebraic_point", *TINY)
     assert status == 0, output
     assert "done before" not in output
     after = pd.read_parquet(rows)
@@ -159,6 +161,7 @@ def test_points_that_diverge_are_named_and_the_others_stay(own):
     assert rows.groupby("zeta")["image"].count().to_dict() == {0.05: 2, 100000: 0}
 
 
+@pytest.mark.slow
 def test_a_point_that_fails_otherwise_stops_no_other_one_and_is_tried_again(own):
     shutil.copytree(REPOSITORY / "src", own.root / "src")
     source = {"PYTHONPATH": str(own.root / "src")}
@@ -189,6 +192,7 @@ def test_a_point_that_fails_otherwise_stops_no_other_one_and_is_tried_again(own)
     assert "missing" not in output
 
 
+@pytest.mark.slow
 def test_finished_points_are_taken_over_by_other_jobs(own):
     overlay = own.root / "config" / "grouped.yaml"
     overlay.write_text("sweeps: {job: point}\n")
