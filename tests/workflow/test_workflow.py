@@ -150,7 +150,7 @@ def test_a_label_reruns_the_table_but_no_reconstruction(finished):
 
 def test_a_setting_of_one_method_reruns_that_method_alone(finished):
     overlay = finished.root / "config" / "steps.yaml"
-    overlay.write_text("methods: {algebraic: {K: 10}}\n")
+    overlay.write_text("methods: {ddrm: {N: 2}}\n")
     status, output = finished.snakemake("-n", "table_1", *TINY, "config/steps.yaml")
     assert status == 0, output
     assert re.search(r"^reconstruct +1$", output, re.MULTILINE)
