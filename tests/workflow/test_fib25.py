@@ -32,6 +32,7 @@ def test_the_network_in_the_box_is_used_and_one_key_trains_anew(checkout):
     assert re.search(r"^download +2$", output, re.MULTILINE)
 
 
+@pytest.mark.slow  # for the eigenbasis of 128 × 128 pixels
 def test_the_algebraic_methods_best_number_of_steps_is_near_the_papers(checkout):
     overlay = checkout.root / "config" / "few.yaml"
     overlay.write_text(
