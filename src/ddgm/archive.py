@@ -1,9 +1,11 @@
-"""Named arrays in one file."""
+"""Named arrays in one file, and files that are there as a whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddgm.errors import DdgmError
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Lend a file beside `path` to write to; without an error, it then takes its place at once."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    os.replace(partial, path)
 
 
 def write_archive(path: Path | str, **arrays: ArrayLike) -> None:
@@ -23,11 +34,8 @@ def write_archive(path: Path | str, **arrays: ArrayLike) -> None:
     **arrays : array-like
         Numbers or strings.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(partial, path)
 
 
 def read_archive(path: Path | str) -> dict[str, NDArray[Any]]:

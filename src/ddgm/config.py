@@ -242,10 +242,12 @@ def _check_names(config: Mapping[str, Any]) -> None:
         ("prior.method", [config["prior"]["method"]]),
     ):
         for name in names:
-            if name not in methods:
-                raise DdgmError(
-                    f"config: {key} names {name!r}; `methods` has {', '.join(sorted(methods))}"
-                )
+            _check_name(key, name, "methods", methods)
+
+
+def _check_name(key: str, name: str, table: str, entries: Mapping[str, Any]) -> None:
+    if name not in entries:
+        raise DdgmError(f"config: {key} names {name!r}; `{table}` has {', '.join(sorted(entries))}")
 
 
 def _check_prior(config: Mapping[str, Any]) -> None:
@@ -354,47 +356,36 @@ def _method_check(config: Mapping[str, Any]) -> MethodCheck:
 
 
 def _check_sweeps(config: Mapping[str, Any], check: MethodCheck) -> None:
-    from ddgm.methods import make_method
-
     sweeps = sweeps_of(config)
-    for sweep in sweeps.values():
+    fewest_evals: dict[str, int] = {}
+    for name, sweep in sweeps.items():
         if len(sweep.parameters) > 3:
             raise DdgmError(
                 f"{sweep.table}: {len(sweep.parameters)} parameters; a figure can show at most 3"
             )
+        evals = []
         for point in sweep.points:
             try:
-                check(sweep.method, sweep.settings(point))
+                method = check(sweep.method, sweep.settings(point))
             except DdgmError as error:
                 raise DdgmError(f"{sweep.table}, line {point.line}: {error}") from error
+            evals.append(len(method.schedule()))  # one evaluation of the network a noise level
+        fewest_evals[name] = min(evals)
     tables, blind = config["sweeps"]["tables"], config["sweeps"]["blind"]
     for name in blind["sweeps"]:
-        if name not in tables:
-            raise DdgmError(
-                f"config: sweeps.blind.sweeps names {name!r}; `sweeps.tables` has "
-                f"{', '.join(sorted(tables))}"
-            )
+        _check_name("sweeps.blind.sweeps", name, "sweeps.tables", tables)
     _renamed("sweeps.blind", partial(held_out_views, config))
     for name, row in config["methods"].items():
         for swept in (row.get("select") or {}).get("sweeps", []):
             key = f"methods.{name}.select.sweeps"
-            if swept not in tables:
-                raise DdgmError(
-                    f"config: {key} names {swept!r}; `sweeps.tables` has "
-                    f"{', '.join(sorted(tables))}"
-                )
+            _check_name(key, swept, "sweeps.tables", tables)
             if swept in sweeps and sweeps[swept].method != row["method"]:
                 raise DdgmError(
                     f"config: {key} names {swept!r}, a sweep of {sweeps[swept].method}; "
                     f"methods.{name}.method is {row['method']}"
                 )
     for name, wanted in selections_of(config).items():
-        # Every method evaluates its network once a noise level.
-        fewest = min(
-            len(make_method(sweep.method, sweep.settings(point)).schedule())
-            for sweep in map(sweeps.__getitem__, wanted.sweeps)
-            for point in sweep.points
-        )
+        fewest = min(fewest_evals[swept] for swept in wanted.sweeps)
         if wanted.network_evals is not None and fewest > wanted.network_evals:
             raise DdgmError(
                 f"config: methods.{name}.select.network_evals = {wanted.network_evals}: the points "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from jsonschema.exceptions import best_match
 from torch import Tensor
 
+from ddgm.archive import replacing
 from ddgm.errors import DdgmError
 from ddgm.network import NORMALISE, Architecture, UNet
 from ddgm.pretrained import network_path, pretrained_names
@@ -123,11 +123,10 @@ def save_denoiser(network: UNet, card: DenoiserCard, path: Path | str) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
     metadata = {"format": FORMAT, "card": json.dumps(asdict(card), sort_keys=True)}
-    safetensors.torch.save_file(weights, partial, metadata=metadata)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        safetensors.torch.save_file(weights, partial, metadata=metadata)
 
 
 def read_card(path: Path | str) -> DenoiserCard:

@@ -101,7 +101,7 @@ def held_out_error(
     step_size = getattr(method, "step_size", None)
     if step_size is not None:
         longer = step_size * data.shape[1] / len(views.kept)
-        method = dataclasses.replace(method, step_size=longer)  # type: ignore[type-var]
+        method = dataclasses.replace(method, step_size=longer)
     result = reconstruct(
         method,
         views.kept_operator,

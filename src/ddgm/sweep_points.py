@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 import pandas as pd
 from torch import Tensor
 
+from ddgm.archive import replacing
 from ddgm.denoiser import Denoiser
 from ddgm.errors import DdgmError, DivergenceError
 from ddgm.evaluation import evaluate
@@ -86,6 +87,11 @@ class SweepInputs:
     held_out: HeldOutViews | None = None
     blind_images: int = 0
 
+    @functools.cached_property
+    def blind_noise_std(self) -> float:
+        """σ_y as those images themselves tell it."""
+        return estimate_noise_std(self.operator, self.data[: self.blind_images])
+
 
 def evaluate_point(
     candidate: Candidate, inputs: SweepInputs, *, progress: bool = False
@@ -135,7 +141,7 @@ def evaluate_point(
         data = inputs.data[: inputs.blind_images]
         shared: _Shared = {
             "denoiser": inputs.denoiser,
-            "noise_std": estimate_noise_std(inputs.operator, data),
+            "noise_std": inputs.blind_noise_std,
             "seed": inputs.seed,
             "batch": inputs.batch,
         }
@@ -235,9 +241,8 @@ def run_points(
             found.append(_labelled(candidate, rows, try_again=True))
             continue
         logger.info("%s: %s", where, _outcome(rows))
-        partial = path.with_name(f"{path.name}.partial")
-        rows.to_parquet(partial, index=False)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            rows.to_parquet(partial, index=False)
         found.append(rows)
     return pd.concat(found, ignore_index=True)
 

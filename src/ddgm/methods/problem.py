@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from dataclasses import Field, astuple, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ddgm.errors import DdgmError, DivergenceError, SettingError
 from ddgm.operator import LinearOperator
@@ -171,6 +171,7 @@ class Method(Protocol):
     Implementations are frozen dataclasses, whose fields are what the configuration may set.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     needs_svd: ClassVar[bool]
     needs_network: ClassVar[bool]
     needs_network_gradient: ClassVar[bool]
