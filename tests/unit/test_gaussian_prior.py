@@ -150,8 +150,8 @@ def test_a_method_comes_closer_to_the_posterior_mean_than_a_posterior_sample(
         method = DDGM(method.N, method.K, 0.7 * operator.max_step_size)
     found = case.solve(method)
     assert case.from_mean(found) < limit
-    assert case.from_truth(found) < 2.0
-    assert case.from_truth(found) < 0.9 * case.from_truth(algebraic)
+    assert case.from_truth(found) < 2.1  # a draw has 2, give or take
+    assert case.from_truth(found) < 0.95 * case.from_truth(algebraic)
 
 
 @pytest.mark.parametrize(("rescaled", "limit"), [(True, 1.87), (False, 1.75)])

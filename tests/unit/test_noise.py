@@ -78,3 +78,18 @@ def test_keys_that_differ_by_zeros_have_streams_of_their_own():
     keys = [(0,), (0, 0), (0, 0, 0), (1,), (1, 0), (0, 1)]
     first = {float(torch.rand(1, generator=seeded_generator(Purpose(1), *key))) for key in keys}
     assert len(first) == len(keys)
+
+
+def test_a_value_depends_on_its_place_and_not_on_the_size_of_the_image():
+    large, small = ImageNoise(4, [2], (130, 200)), ImageNoise(4, [2], (70, 33))
+    for _ in range(2):
+        assert torch.equal(large.draw()[:, :70, :33], small.draw())
+
+
+def test_neighbouring_tiles_differ():
+    noise = ImageNoise(4, [2], (128, 128)).draw()[0]
+    tiles = noise.reshape(2, 64, 2, 64).movedim(1, 2).reshape(4, -1)
+    correlations = np.corrcoef(tiles.numpy())
+    np.fill_diagonal(correlations, 0)
+    # 4096 independent pixels: the standard deviation of a correlation is 0.016.
+    assert np.abs(correlations).max() < 0.08
