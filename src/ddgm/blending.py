@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ddgm.denoiser import Denoiser, NoisePredictor
+from ddgm.denoiser import Denoiser, DenoiserCard, NoisePredictor
 from ddgm.errors import DdgmError, SettingError
 
 
@@ -109,6 +109,8 @@ class BlendedDenoiser:
     multiple : int
         The network takes sizes that are multiples of this. An image smaller than a patch is
         extended to the next one by reflection.
+    card : DenoiserCard, optional
+        Description of the network.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class BlendedDenoiser:
         stride: int = 96,
         batch: int = 16,
         multiple: int = 16,
+        card: DenoiserCard | None = None,
     ) -> None:
         if multiple < 1 or patch < 1 or patch % multiple:
             raise SettingError(
@@ -128,6 +131,7 @@ class BlendedDenoiser:
             raise SettingError("stride", stride, f"must lie between 1 and the patch size {patch}")
         if batch < 1:
             raise SettingError("batch", batch, "of patches must be at least 1")
+        self.card = card
         self._network = network
         self._patch = patch
         self._stride = stride
@@ -139,8 +143,14 @@ class BlendedDenoiser:
         cls, denoiser: Denoiser, *, patch: int = 128, stride: int = 96, batch: int = 16
     ) -> BlendedDenoiser:
         """Wrap a trained network, whose architecture says which sizes it takes."""
-        multiple = denoiser.card.architecture.stride
-        return cls(denoiser, patch=patch, stride=stride, batch=batch, multiple=multiple)
+        return cls(
+            denoiser,
+            patch=patch,
+            stride=stride,
+            batch=batch,
+            multiple=denoiser.card.architecture.stride,
+            card=denoiser.card,
+        )
 
     def __call__(self, image: Tensor) -> Tensor:
         """Predict ε of images.

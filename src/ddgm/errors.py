@@ -1,5 +1,9 @@
 """The error that ddgm raises for something its user can put right, and its kinds."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class DdgmError(Exception):
     """A problem that the user can act on.
@@ -30,6 +34,16 @@ class SettingError(DdgmError):
         shown = f"{value:g}" if fraction else repr(value)
         super().__init__(f"{name} = {shown} {problem}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as the finished message."""
+        return _with_message, (type(self), str(self))
+
 
 class DivergenceError(DdgmError):
     """A method left all bounds: with these settings there is no result, however often one tries."""
+
+
+def _with_message(kind: type[DdgmError], message: str) -> DdgmError:
+    error = kind.__new__(kind)
+    error.args = (message,)
+    return error

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddgm.archive import read_archive, write_archive
+from ddgm.blending import BlendedDenoiser
 from ddgm.denoiser import Denoiser
 from ddgm.errors import DdgmError
 from ddgm.methods import Evaluations, Method, Problem, check_noise_levels
@@ -66,7 +67,7 @@ def reconstruct(
     method: Method,
     operator: LinearOperator,
     data: Tensor,
-    denoiser: Denoiser | None = None,
+    denoiser: Denoiser | BlendedDenoiser | None = None,
     *,
     noise_std: float | None = None,
     seed: int = 0,
@@ -83,8 +84,9 @@ def reconstruct(
         The forward operator; its device is where the work is done.
     data : Tensor
         (count, views, detector) float32.
-    denoiser : Denoiser, optional
-        The prior, on the operator's device, where the method needs one.
+    denoiser : Denoiser or BlendedDenoiser, optional
+        The prior, on the operator's device, where the method needs one; blended for images that are
+        larger than the network's patches or of a size that it does not take.
     noise_std : float, optional
         Standard deviation σ_y of the noise of the data, for methods that weigh by it.
     seed : int
@@ -111,7 +113,8 @@ def reconstruct(
     if method.needs_network:
         if denoiser is None:
             raise DdgmError("reconstruct: the method needs a denoising network; none was given")
-        check_noise_levels(method, denoiser.card.sigma_min, denoiser.card.sigma_max)
+        if denoiser.card is not None:
+            check_noise_levels(method, denoiser.card.sigma_min, denoiser.card.sigma_max)
     images, errors, seconds = [], [], []
     evaluations = Evaluations()
 

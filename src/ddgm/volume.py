@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
@@ -212,18 +212,20 @@ def create_volume(
     return Volume(array=array, axes=axes, voxel_size=size, origin=first)
 
 
-def open_volume(path: str | Path) -> Volume:
-    """Open a volume that `create_volume` made, for reading.
+def open_volume(path: str | Path, *, mode: Literal["r", "r+"] = "r") -> Volume:
+    """Open a volume that `create_volume` made.
 
     Parameters
     ----------
     path
         Folder of the Zarr array.
+    mode
+        "r" for reading, "r+" to write to it as well.
 
     Returns
     -------
     Volume
-        The volume; its array cannot be written to.
+        The volume.
 
     Raises
     ------
@@ -235,7 +237,7 @@ def open_volume(path: str | Path) -> Volume:
     if not Path(path).exists():
         raise DdgmError(f"there is no volume at {path}: a Zarr v3 array is needed there")
     try:
-        array = zarr.open_array(str(path), mode="r", zarr_format=3)
+        array = zarr.open_array(str(path), mode=mode, zarr_format=3)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DdgmError(
