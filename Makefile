@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-gpu bench check format clean
+.PHONY: demo test test-slow test-cluster test-gpu bench check format clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -22,11 +22,18 @@ demo: $(STAMP)
 	@echo; echo "table:  results/demo/tables/table_1.md (.csv, .tex)"
 	@echo "figure: results/demo/figures/comparison.png (.pdf)"
 
+# Several at a time, each on one core: most of them wait for something else than the processor.
 test: $(STAMP)
-	$(BIN)/pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup -m "not slow and not gpu and not cluster"
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu"
+
+# Needs root, and SLURM's programs (Debian: slurm-wlm, munge).
+test-cluster: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint constraints.txt --editable ".[cluster]"
+	$(BIN)/pytest -m cluster
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu

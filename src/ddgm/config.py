@@ -18,6 +18,7 @@ from ddgm.schema import StrictValidator
 from ddgm.sweep_tables import Sweep, read_table
 
 if TYPE_CHECKING:
+    from ddgm.cluster import ClusterSettings
     from ddgm.denoiser import DenoiserCard
     from ddgm.geometry import TiltGeometry
     from ddgm.methods import Method
@@ -50,6 +51,11 @@ def check_schema(config: Mapping[str, Any], schema: Path | str) -> None:
     error = best_match(StrictValidator(rules).iter_errors(dict(config)))
     if error is not None:
         raise DdgmError(_describe(error))
+
+
+def volume_names(config: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the volumes that the workflow reads: a slab may be absent."""
+    return [name for name, volume in config["volumes"].items() if volume is not None]
 
 
 def resolve_address(config: Mapping[str, Any], name: str) -> str:
@@ -127,6 +133,7 @@ def check_meaning(config: Mapping[str, Any]) -> None:
     check = _method_check(config)
     _check_methods(config, check)
     _check_sweeps(config, check)
+    _check_slab(config, evaluation)
 
 
 @dataclass(frozen=True)
@@ -197,24 +204,93 @@ def _source(config: Mapping[str, Any], name: str) -> tuple[Box, tuple[float, flo
     return info.bounds, info.voxel_size
 
 
-def _check_apart(config: Mapping[str, Any], train: _Part, evaluation: _Part) -> None:
+def _check_apart(
+    config: Mapping[str, Any], train: _Part, evaluation: _Part, name: str = "eval"
+) -> None:
     """Refuse to evaluate on what the network was trained on."""
-    first, second = (config["volumes"][name] for name in ("train", "eval"))
+    first, second = (config["volumes"][volume] for volume in ("train", name))
     same = all(first.get(key) == second.get(key) for key in ("address", "mip", "synthetic"))
     if same and train.box.intersects(evaluation.box):
         raise DdgmError(
-            f"config: volumes.train.box = {train.box} and volumes.eval.box = {evaluation.box} "
+            f"config: volumes.train.box = {train.box} and volumes.{name}.box = {evaluation.box} "
             "overlap: what a network was trained on cannot test it; choose boxes apart"
         )
 
 
-def _check_pixel_sizes(what: str, trained: float | None, evaluated: float | None) -> None:
+def _check_pixel_sizes(
+    what: str, trained: float | None, evaluated: float | None, name: str = "eval"
+) -> None:
     if trained is None or evaluated is None or abs(trained - evaluated) <= 0.01 * evaluated:
         return
     raise DdgmError(
-        f"config: {what} has pixels of {trained:g} nm, volumes.eval of {evaluated:g} nm: a network "
-        "knows images of one pixel size; choose another mip or volume"
+        f"config: {what} has pixels of {trained:g} nm, volumes.{name} of {evaluated:g} nm: a "
+        "network knows images of one pixel size; choose another mip or volume"
     )
+
+
+def _check_slab(config: Mapping[str, Any], evaluation: _Part) -> None:
+    slab = config["slab"]
+    if slab["tilt_series"] is None and config["volumes"]["slab"] is None:
+        return
+    methods = config["methods"]
+    for name in slab["methods"]:
+        _check_name("slab.methods", name, "methods", methods)
+        kind = _method_class(methods[name]["method"])
+        if kind.needs_svd:
+            raise DdgmError(
+                f"config: slab.methods names {name!r}: {methods[name]['method']} needs the "
+                "eigenbasis of the projector, which a slab is too large for"
+            )
+    _renamed("slab.cluster", lambda: cluster_settings(config))
+    _renamed("slab.blending", lambda: _check_blending(config))
+    if not (slab["ome_zarr"] or slab["precomputed"]):
+        raise DdgmError("config: slab.ome_zarr and slab.precomputed are both false: nothing to do")
+    if slab["tilt_series"] is not None:
+        from ddgm.tilt_series import open_tilt_series
+
+        series = _renamed("slab.tilt_series", lambda: open_tilt_series(slab["tilt_series"]))
+        sections = series.sections
+        pixel_size: float | None = series.pixel_size
+    else:
+        part = _part(config, "slab")
+        sections, pixel_size = part.shape[0], part.pixel_size
+        if given_network(config) is None:
+            _check_apart(config, _part(config, "train"), part, "slab")
+    if slab["section"] >= sections:
+        raise DdgmError(
+            f"config: slab.section = {slab['section']}: the slab has sections 0 to {sections - 1}"
+        )
+    if given_network(config) is not None:
+        key = f"network.path = {config['network']['path']}"
+        _check_pixel_sizes(key, _card(config["network"]["path"]).voxel_size, pixel_size, "slab")
+    else:
+        _check_pixel_sizes("volumes.eval", evaluation.pixel_size, pixel_size, "slab")
+
+
+def _method_class(name: str) -> type[Any]:
+    from ddgm.methods import METHODS
+
+    return METHODS[name]
+
+
+def _check_blending(config: Mapping[str, Any]) -> None:
+    from ddgm.blending import BlendedDenoiser
+
+    if given_network(config) is None:
+        stride = architecture_of(config["network"]).stride
+    else:
+        stride = _card(config["network"]["path"]).architecture.stride
+    BlendedDenoiser(lambda image: image, multiple=stride, **config["slab"]["blending"])
+
+
+def cluster_settings(config: Mapping[str, Any]) -> ClusterSettings:
+    """Return where the workers of a volume run."""
+    from ddgm.cluster import ClusterSettings
+
+    values = dict(config["slab"]["cluster"])
+    if "directives" in values:
+        values["directives"] = tuple(values["directives"])
+    return ClusterSettings(**values)
 
 
 def _whole(key: str, size: list[int]) -> Box:

@@ -12,8 +12,13 @@ from pathlib import Path
 
 from ddgm.errors import DdgmError
 
-# Lightning repeats advice and hardware that nobody asked about.
-_CHATTY = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+# Lightning repeats advice and hardware that nobody asked about; Dask tells of every connection.
+_CHATTY = (
+    "distributed",
+    "lightning.pytorch",
+    "lightning.fabric",
+    "lightning.pytorch.utilities.rank_zero",
+)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def make_operator(
     device: torch.device | str = "cpu",
     *,
     cache: Path | str | None = None,
+    fused: bool | None = None,
     progress: bool = False,
 ) -> LinearOperator:
     """Return the fastest operator of a geometry.
@@ -47,20 +48,27 @@ def make_operator(
         Where images and data will be.
     cache : path-like, optional
         Folder of computed eigenbases; `default_cache` unless given.
+    fused : bool, optional
+        Whether to take the eigenbasis; `is_fused` of the geometry unless given.
     progress : bool
         Show progress of the eigendecomposition, a minute for 128 × 128 pixels.
 
     Returns
     -------
-    FusedOperator or Projector
+    FusedOperator, StripProjector or Projector
         With the eigenbasis up to 128 × 128 pixels (64 × 64 if tilts are not symmetric), else
-        with loops.
+        with loops: without a matrix on a CPU, with one on a GPU.
     """
     from ddgm.fused import FusedOperator
     from ddgm.projector import Projector
+    from ddgm.strip_projector import StripProjector
 
+    if fused is None:
+        fused = is_fused(geometry)
+    if not fused and str(device) == "cpu":
+        return StripProjector(geometry)
     projector = Projector(geometry, device)
-    if not is_fused(geometry):
+    if not fused:
         return projector
     basis = cached_eigenbasis(geometry, cache, device=device, progress=progress)
     return FusedOperator(projector, basis)

@@ -88,6 +88,50 @@ def comparison(
         return figure
 
 
+def slab(
+    sinogram: NDArray[np.float32],
+    images: Sequence[tuple[str, NDArray[np.float32]]],
+    *,
+    voxel_size: float,
+    max_tilt: float,
+) -> Figure:
+    """Show a section of a slab: its tilt views above reconstructions and truth (cf. Fig. 1).
+
+    Parameters
+    ----------
+    sinogram : ndarray
+        (views, detector).
+    images : sequence of (str, ndarray)
+        A label and a (depth, lateral) image each, the truth last; where there is one, errors are
+        given.
+    voxel_size : float
+        Pixel size, nm, for the scale bar.
+    max_tilt : float
+        Largest tilt, degrees, for the axis of the sinogram.
+    """
+    with mpl.rc_context(_STYLE):
+        rows, columns = images[0][1].shape
+        width = 7.0
+        height = max(0.5, width * rows / columns)
+        count = len(images) + 1
+        figure = Figure(figsize=(width, count * (height + 0.2)), layout="constrained")
+        panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+        panels[0].imshow(sinogram, cmap="gray", aspect="auto", extent=(0, 1, max_tilt, -max_tilt))
+        panels[0].set(xticks=[], yticks=[-max_tilt, 0, max_tilt])
+        panels[0].yaxis.set_major_formatter("{x:.0f}°")
+        panels[0].spines[:].set_visible(False)
+        panels[0].set_title("tilt series", loc="left")
+        label, last = images[-1]
+        truth = last if label == "truth" else None
+        low, high = np.percentile(last, [0.5, 99.5])
+        for panel, (label, image) in zip(panels[1:], images, strict=True):
+            _show(panel, image, low, high)
+            error = "" if truth is None else f", MSE {np.square(image - truth).mean():.3f}"
+            panel.set_title(label if image is truth else label + error, loc="left")
+        _scale_bar(panels[-1], voxel_size)
+        return figure
+
+
 def prior_samples(
     sets: Sequence[tuple[str, NDArray[np.float32]]],
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from ddgm.eigenbasis import Eigenbasis
 
 PROXIMAL_TOLERANCE = 1e-3
+# With this the proximal method's error is no larger, for a quarter of the products with AᵀA:
+# without a preconditioner the residual hides what is missing in directions hardly measured.
+PRECONDITIONED_TOLERANCE = 1e-2
 PROXIMAL_ITERATIONS = 50
+
+
+class Preconditioner(Protocol):
+    """An approximate inverse of AᵀA + weight: linear, symmetric and positive definite."""
+
+    def apply(self, residual: Tensor, weight: float) -> Tensor:
+        """Apply it to images (batch, rows, columns)."""
 
 
 class IterativeOperator(ABC):
@@ -49,6 +59,11 @@ class IterativeOperator(ABC):
     @property
     def eigenbasis(self) -> Eigenbasis | None:
         """None: the eigenvectors of AᵀA are not known."""
+        return None
+
+    @functools.cached_property
+    def preconditioner(self) -> Preconditioner | None:
+        """None: nothing is known of AᵀA that would make conjugate gradients faster."""
         return None
 
     @functools.cached_property
@@ -89,6 +104,8 @@ class IterativeOperator(ABC):
         Each image has its own step lengths, so that its result does not depend on the batch but for
         rounding. The loop ends when no residual exceeds `PROXIMAL_TOLERANCE` of its start, or after
         `PROXIMAL_ITERATIONS`: the regularised solution needs no more digits than the measurement.
+        With a preconditioner, which lets all directions converge together, the loop ends at
+        `PRECONDITIONED_TOLERANCE`.
 
         Parameters
         ----------
@@ -112,23 +129,28 @@ class IterativeOperator(ABC):
             If the weight is not positive.
         """
         check_weight(weight)
+        preconditioner = self.preconditioner
+        tolerance = PROXIMAL_TOLERANCE if preconditioner is None else PRECONDITIONED_TOLERANCE
         solution = image
         residual = right_side - self._normal(image)
-        direction = residual
         size = _squares(residual)
-        goal = PROXIMAL_TOLERANCE**2 * size
+        goal = tolerance**2 * size
+        direction, previous = torch.zeros_like(residual), torch.full_like(size, math.inf)
         gradients = 1
         while gradients <= PROXIMAL_ITERATIONS and bool((size > goal).any()):
-            image_of = self._normal(direction) + weight * direction
-            gradients += 1
             # An image that has converged stays as it is while others go on.
             running = size > goal
-            length = torch.where(running, size / _dots(direction, image_of), 0.0)
+            step = residual
+            if preconditioner is not None:
+                step = preconditioner.apply(residual, weight)
+            gain = _dots(residual, step)
+            direction = step + torch.where(running, gain / previous, 0.0) * direction
+            image_of = self._normal(direction) + weight * direction
+            gradients += 1
+            length = torch.where(running, gain / _dots(direction, image_of), 0.0)
             solution = solution + length * direction
             residual = residual - length * image_of
-            previous, size = size, torch.where(running, _squares(residual), size)
-            ratio = torch.where(running, size / previous, 0.0)
-            direction = residual + ratio * direction
+            previous, size = gain, torch.where(running, _squares(residual), size)
         return solution, gradients
 
     def _normal(self, image: Tensor) -> Tensor:

@@ -17,7 +17,10 @@ MANY_THREADS = (
     "blind",
     "download",
     "eigenbasis",
+    "export",
     "reconstruct",
+    "reconstruct_volume",
+    "simulate_slab",
     "sinograms",
     "sweep_algebraic_point",
     "sweep_sigma1_point",
@@ -88,3 +91,10 @@ def finished(tmp_path_factory):
     status, output = made.snakemake("all", "--configfile", "config/tiny.yaml")
     assert status == 0, output
     return made
+
+
+def pytest_collection_modifyitems(items):
+    """Keep these tests in one process where several share the work: they share what was run."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("workflow"))

@@ -16,6 +16,7 @@ from ddgm.config import (
     selections_of,
     settings_of,
     sweeps_of,
+    volume_names,
 )
 from ddgm.engine import cached_path, is_fused
 from ddgm.errors import DdgmError
@@ -55,7 +56,7 @@ def check_once(sources):
 if workflow.is_main_process:
     try:
         check_schema(config, workflow.source_path("../schemas/config.schema.yaml"))
-        check_once([resolve_address(config, name) for name in config["volumes"]])
+        check_once([resolve_address(config, name) for name in volume_names(config)])
     except DdgmError as error:
         stop(error)
 
@@ -78,7 +79,7 @@ if SOURCE.is_dir():
 
 
 wildcard_constraints:
-    volume="train|eval",
+    volume="train|eval|slab",
     set="validation|test",
     method="|".join(config["methods"]),
     sweep=r"\w+",
@@ -180,6 +181,9 @@ KEPT_EIGENBASIS = (
 )
 NETWORK = str(GIVEN_NETWORK or f"{RESULTS}/network/denoiser.safetensors")
 
+SLAB = config["slab"]
+HAS_SLAB = bool(SLAB["tilt_series"] or config["volumes"]["slab"])
+
 # Modules that decide how a reconstruction comes out.
 RECONSTRUCTION_CODE = (
     "denoiser",
@@ -192,4 +196,5 @@ RECONSTRUCTION_CODE = (
     "projector",
     "reconstruction",
     "schedules",
+    "strip_projector",
 )

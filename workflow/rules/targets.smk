@@ -7,3 +7,4 @@ rule all:
         rules.comparison.output,
         rules.prior.output,
         rules.training_curve.output if GIVEN_NETWORK is None else [],
+        rules.volume.input if HAS_SLAB else [],

@@ -1,0 +1,435 @@
+"""What dividing a slab costs, and what it changes: docs/benchmark_volumes.md.
+
+    .venv/bin/python benchmarks/volumes.py FOLDER [part …]
+
+Parts are undivided, chunked, windows, long and large; each writes FOLDER/<part>.json and is
+skipped when that is there, so that an interrupted run goes on. Without a part: all of them, then
+the report.
+With DDGM_DATA_DIR set, slabs are real tissue (FIB-25), mirrored to the length that is wanted;
+otherwise synthetic. An hour on two cores.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from ddgm.blending import BlendedDenoiser
+from ddgm.cluster import ClusterSettings, connect
+from ddgm.denoiser import load_denoiser, read_card
+from ddgm.download import download
+from ddgm.engine import make_operator
+from ddgm.iterative import IterativeOperator
+from ddgm.methods import DDGM, Algebraic, Problem
+from ddgm.noise import ImageNoise
+from ddgm.pretrained import network_path
+from ddgm.reconstruction import reconstruct
+from ddgm.sinograms import normalise_measurement
+from ddgm.slab_simulation import simulate_series
+from ddgm.synthetic import make_volume
+from ddgm.tilt_series import open_tilt_series
+from ddgm.volume import Box, create_volume, open_volume
+from ddgm.volume_reconstruction import reconstruct_volume
+
+NETWORK = "fib25-16nm"
+GREY = read_card(network_path(NETWORK)).normalisation
+DEPTH, WIDTH, LONG, SECTIONS = 128, 1568, 6272, 2
+METHOD = DDGM(N=50, K=25)
+CORES = 2
+LIMIT = 2**30  # bytes, of the worker that a volume four times as large goes through
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("parts", nargs="*", default=[], metavar="part")
+    arguments = parser.parse_args()
+    torch.set_num_threads(CORES)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for name in arguments.parts or PARTS:
+        record = arguments.folder / f"{name}.json"
+        if not record.exists():
+            print(f"{name} …", flush=True)
+            result = PARTS[name](arguments.folder)
+            record.write_text(json.dumps(result, indent=1))
+    if not arguments.parts:
+        results = {
+            name: json.loads((arguments.folder / f"{name}.json").read_text()) for name in PARTS
+        }
+        page = Path(__file__).parents[1] / "docs" / "benchmark_volumes.md"
+        page.write_text(report(results), encoding="utf-8")
+        print(f"written: {page}")
+
+
+def tissue(width):
+    """Sections of DEPTH × width pixels, (sections, depth, width) uint8."""
+    data = os.environ.get("DDGM_DATA_DIR")
+    if data is None:
+        return make_volume((SECTIONS, DEPTH, width), seed=5)
+    folder = Path(f"/tmp/ddgm-benchmark-{os.getpid()}.zarr")
+    try:
+        download(
+            f"file://{data}/slab",
+            folder,
+            mip=0,
+            box=Box((0, 98, 0), (325, 226, SECTIONS)),
+            axes="zyx",
+            workers=2,
+            timeout=60,
+            retries=1,
+            fill_missing=False,
+        )
+        small = np.asarray(open_volume(folder).array)
+    finally:
+        shutil.rmtree(folder)
+    return np.pad(small, ((0, 0), (0, 0), (0, width - small.shape[2])), mode="reflect")
+
+
+def series_of(folder, width):
+    """A tilt series of tissue, and the truth."""
+    path, truth = folder / f"series_{width}.zarr", folder / f"truth_{width}.zarr"
+    if not path.exists():
+        shutil.rmtree(truth, ignore_errors=True)
+        images = tissue(width)
+        volume = create_volume(
+            truth, images.shape, np.uint8, axes="zyx", voxel_size=(16, 16, 16), origin=(0, 0, 0)
+        )
+        volume.array[:] = images
+        simulate_series(volume, path, GREY, noise_std=4.1, seed=2)
+    return open_tilt_series(path)
+
+
+def undivided(folder):
+    """All sections at once, in this process."""
+    series = series_of(folder, WIDTH)
+    operator = make_operator(series.geometry, fused=False)
+    denoiser = BlendedDenoiser.of(load_denoiser(NETWORK, half=True))
+    data = torch.from_numpy(series.read(0, SECTIONS))
+    operator.forward(torch.zeros(operator.image_shape))  # compiled, or read from the cache
+    started = time.perf_counter()
+    result = reconstruct(
+        METHOD, operator, normalise_measurement(operator, data, GREY), denoiser, batch=SECTIONS
+    )
+    seconds = time.perf_counter() - started
+    np.save(folder / "undivided.npy", result.images.numpy())
+    return {"seconds": seconds, "method": float(result.seconds.sum())}
+
+
+def by_dask(folder, width):
+    """The same by a worker of Dask; wall time of everything but the start of its process."""
+    series, path = series_of(folder, width), folder / f"volume_{width}.zarr"
+    shutil.rmtree(path, ignore_errors=True)
+    with connect(ClusterSettings(workers=1), device="cpu", cores=CORES) as workers:
+        (worker,) = workers.client.run(os.getpid).values()
+        peak, end = [0], threading.Event()
+
+        def watch():
+            process = psutil.Process(worker)
+            while not end.wait(0.05):
+                peak[0] = max(peak[0], process.memory_info().rss)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        started = time.perf_counter()
+        volume = reconstruct_volume(
+            series,
+            path,
+            METHOD,
+            workers.client,
+            GREY,
+            network=NETWORK,
+            half=True,
+            batch=SECTIONS,
+            dtype="float32",
+            threads=workers.threads,
+            progress=True,
+        )
+        seconds = time.perf_counter() - started
+        end.set()
+        thread.join()
+    made = volume.array.attrs["reconstruction"]
+    return (
+        {"seconds": seconds, "method": sum(made["seconds"]), "peak_rss": peak[0]},
+        (np.asarray(volume.array) - GREY.mean) / GREY.std,
+    )
+
+
+def chunked(folder):
+    result, images = by_dask(folder, WIDTH)
+    whole = np.load(folder / "undivided.npy")
+    # Where patches of the network begin or end, and where the stored chunks do.
+    starts = np.array([*range(0, WIDTH - 128, 96), WIDTH - 128])
+    borders = np.unique([*starts[1:], *(starts[:-1] + 128), 512, 1024])
+    steps = np.abs(np.diff(images, axis=2)).mean(axis=(0, 1))
+    at = np.isin(np.arange(1, WIDTH), borders)
+    truth = np.asarray(open_volume(folder / f"truth_{WIDTH}.zarr").array, dtype=np.float32)
+    truth = (truth - GREY.mean) / GREY.std
+    own = np.abs(np.diff(truth, axis=2)).mean(axis=(0, 1))
+    reference = np.abs(np.diff(whole, axis=2)).mean(axis=(0, 1))
+    return result | {
+        "rms": float(np.sqrt(np.square(images - whole).mean())),
+        "gradient": float(steps[at].mean() / steps[~at].mean()),
+        "gradient_undivided": float(reference[at].mean() / reference[~at].mean()),
+        "gradient_truth": float(own[at].mean() / own[~at].mean()),
+        "borders": int(at.sum()),
+        "mse": float(np.square(images - truth).mean()),
+    }
+
+
+def long(folder):
+    return by_dask(folder, LONG)[0]
+
+
+class Window(IterativeOperator):
+    """Some columns of a slab as a problem of their own, on some of the rays.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        Of the whole slab.
+    columns : slice
+        Of the window.
+    rays : Tensor or None
+        (views, detector), 1 for rays to use.
+    """
+
+    def __init__(self, operator, columns, rays):
+        self.operator, self.columns, self.rays = operator, columns, rays
+        self._shape = (operator.image_shape[0], columns.stop - columns.start)
+
+    @property
+    def image_shape(self):
+        return self._shape
+
+    @property
+    def data_shape(self):
+        return self.operator.data_shape
+
+    @property
+    def device(self):
+        return self.operator.device
+
+    def forward(self, image):
+        whole = image.new_zeros(*image.shape[:-1], self.operator.image_shape[1])
+        whole[..., self.columns] = image
+        return self.rays * self.operator.forward(whole)
+
+    def adjoint(self, data):
+        return self.operator.adjoint(self.rays * data)[..., self.columns]
+
+
+class CroppedNoise:
+    """The whole slab's noise, as much of it as a window sees."""
+
+    def __init__(self, shape, columns):
+        self.noise, self.columns = ImageNoise(0, [0], shape), columns
+
+    def draw(self):
+        return self.noise.draw()[..., self.columns]
+
+
+def windows(folder):
+    """A window of 512 columns by itself: how far it is from the undivided slab, for some halos."""
+    series = series_of(folder, WIDTH)
+    operator = make_operator(series.geometry, fused=False)
+    data = normalise_measurement(operator, torch.from_numpy(series.read(0, 1)), GREY)
+    whole = torch.from_numpy(np.load(folder / "undivided.npy"))[:1]
+    denoiser = BlendedDenoiser.of(load_denoiser(NETWORK, half=True))
+    exterior = Algebraic(K=100).solve(Problem(operator, data))
+    found = []
+    first, stop = 480, 992  # patches of the window lie where those of the slab do
+    for correct in (False, True):
+        for halo in (96, 192, 288):
+            columns = slice(first - halo, stop + halo)
+            outside = torch.ones(operator.image_shape)
+            outside[:, columns] = 0
+            if correct:  # all rays, less what the algebraic method finds outside the window
+                rays, seen = (
+                    torch.ones(operator.data_shape),
+                    data - operator.forward(exterior * outside),
+                )
+            else:  # rays that see nothing outside
+                rays = (operator.forward(outside) < 1e-6).float()
+                seen = rays * data
+            window = Window(operator, columns, rays)
+            problem = Problem(window, seen, denoiser, CroppedNoise(operator.image_shape, columns))
+            with torch.no_grad():
+                image = METHOD.solve(problem)
+            core = image[..., halo : halo + stop - first]
+            rms = float((core - whole[..., first:stop]).square().mean().sqrt())
+            found.append({"corrected": correct, "halo": halo, "rms": rms})
+            print(found[-1], flush=True)
+    return {"windows": found, "std": float(whole.std())}
+
+
+def large(folder):
+    """A volume more than four times as large as the memory of the worker that makes it."""
+    shape = (5600, 128, 1568)
+    path, truth = folder / "large.zarr", folder / "large_truth.zarr"
+    series = folder / "large_series.zarr"
+    for each in (path, truth):
+        shutil.rmtree(each, ignore_errors=True)
+    volume = create_volume(
+        truth,
+        shape,
+        np.uint8,
+        axes="zyx",
+        voxel_size=(16, 16, 16),
+        origin=(0, 0, 0),
+        chunks=(8, 128, 512),
+    )
+    images = tissue(shape[2])
+    for at in range(0, shape[0], 8):  # the same tissue again and again, a pixel further each time
+        volume.array[at : at + 8] = np.stack(
+            [np.roll(images[each % SECTIONS], each, axis=1) for each in range(at, at + 8)]
+        )
+    if not series.exists():
+        simulate_series(volume, series, GREY, views=8, noise_std=4.1, seed=2, progress=True)
+    peak, end = [0], threading.Event()
+    with connect(
+        ClusterSettings(workers=1, memory=str(LIMIT)), device="cpu", cores=CORES
+    ) as workers:
+        (worker,) = workers.client.run(os.getpid).values()
+
+        def watch():
+            process = psutil.Process(worker)
+            while not end.wait(0.1):
+                peak[0] = max(peak[0], process.memory_info().rss)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        started = time.perf_counter()
+        result = reconstruct_volume(
+            open_tilt_series(series),
+            path,
+            Algebraic(K=3),
+            workers.client,
+            GREY,
+            dtype="float32",
+            threads=workers.threads,
+            progress=True,
+        )
+        seconds = time.perf_counter() - started
+        end.set()
+        thread.join()
+        restarted = worker not in workers.client.run(os.getpid).values()
+    size = int(np.prod(result.shape)) * 4
+    for each in (path, truth, series):
+        shutil.rmtree(each)
+    return {
+        "bytes": size,
+        "limit": LIMIT,
+        "seconds": seconds,
+        "peak_rss": peak[0],
+        "restarted": restarted,
+        "shape": list(shape),
+    }
+
+
+def report(results):
+    whole, cut, far = results["undivided"], results["chunked"], results["long"]
+    big, windowed = results["large"], results["windows"]
+    rows = [
+        (
+            "difference from the undivided slab, root mean square",
+            f"{cut['rms']:.1e}",
+            "≤ 1e-3",
+            cut["rms"] <= 1e-3,
+        ),
+        (
+            "mean absolute gradient at borders / elsewhere ¹",
+            f"{cut['gradient']:.3f}",
+            "0.99 to 1.01",
+            abs(cut["gradient"] - 1) <= 0.01,
+        ),
+        ("the same, of the undivided slab", f"{cut['gradient_undivided']:.3f}", "–", None),
+        ("the same, of the truth", f"{cut['gradient_truth']:.3f}", "–", None),
+        (
+            "wall time / undivided",
+            f"{cut['seconds'] / whole['seconds']:.2f}",
+            "≤ 1.25",
+            cut["seconds"] <= 1.25 * whole["seconds"],
+        ),
+        (
+            f"wall time, {LONG} / {WIDTH} columns",
+            f"{far['seconds'] / cut['seconds']:.2f}",
+            "≤ 4.4",
+            far["seconds"] <= 4.4 * cut["seconds"],
+        ),
+        (
+            f"peak memory of the worker, {LONG} / {WIDTH} columns",
+            f"{far['peak_rss'] / cut['peak_rss']:.3f}",
+            "≤ 1.1",
+            far["peak_rss"] <= 1.1 * cut["peak_rss"],
+        ),
+        (
+            "volume / memory limit of the worker ²",
+            f"{big['bytes'] / big['limit']:.2f}",
+            "≥ 4",
+            big["bytes"] >= 4 * big["limit"] and not big["restarted"],
+        ),
+    ]
+    lines = ["| quantity | measured | target | met |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {value} | {target} | {'–' if met is None else 'yes' if met else 'no'} |"
+        for name, value, target, met in rows
+    ]
+    halos = sorted({each["halo"] for each in windowed["windows"]})
+    table = [
+        f"| | {' | '.join(f'halo {halo}' for halo in halos)} |",
+        f"| --- |{' --- |' * len(halos)}",
+    ]
+    for corrected, label in (
+        (False, "only rays that stay within the window"),
+        (True, "all rays, less what the algebraic reconstruction has outside"),
+    ):
+        values = {e["halo"]: e["rms"] for e in windowed["windows"] if e["corrected"] == corrected}
+        table.append(f"| {label} | {' | '.join(f'{values[halo]:.4f}' for halo in halos)} |")
+    data = "FIB-25, mirrored to the length" if os.environ.get("DDGM_DATA_DIR") else "synthetic"
+    restarted = "was" if big["restarted"] else "was not"
+    return f"""# Benchmark of volumes
+
+What `benchmarks/volumes.py` wrote. Slabs are {DEPTH} deep and {WIDTH} columns long, {SECTIONS}
+sections ({data}); 128 tilts over ±60°, σ_y = 4.1; DDGM with N = {METHOD.N}, K = {METHOD.K}; the
+network `{NETWORK}` in bfloat16, in patches of 128 with stride 96. Undivided is one call of
+`ddgm.reconstruction.reconstruct` in one process; the other is `reconstruct_volume` by one worker
+of Dask with as many threads ({CORES}), all of it but the start of the process.
+
+{chr(10).join(lines)}
+
+¹ {cut["borders"]} places where a patch of the network or a chunk on disk begins or ends.
+² {" × ".join(map(str, big["shape"]))} voxels of float32, {big["bytes"] / 2**30:.1f} GiB; the limit
+is {big["limit"] / 2**30:.0f} GiB. Algebraic, K = 3, 8 views. The worker {restarted} restarted; its
+peak was {big["peak_rss"] / 2**30:.2f} GiB, and it took {big["seconds"] / 60:.0f} minutes.
+
+Times: undivided {whole["seconds"]:.0f} s, by the worker {cut["seconds"]:.0f} s, {LONG} columns
+{far["seconds"]:.0f} s. Peak memory of the worker: {cut["peak_rss"] / 2**20:.0f} and
+{far["peak_rss"] / 2**20:.0f} MiB. MSE {cut["mse"]:.4f}.
+
+## Windows by themselves
+
+What a window of 512 columns differs from the same columns of the undivided slab, if it is
+reconstructed by itself with a halo of so many columns at each side; root mean square, where the
+slab has a standard deviation of {windowed["std"]:.2f}:
+
+{chr(10).join(table)}
+"""
+
+
+PARTS = {
+    "undivided": undivided,
+    "chunked": chunked,
+    "windows": windows,
+    "long": long,
+    "large": large,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""The projector without a matrix: for slabs of any length, in the memory of their images."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ddgm.geometry import TiltGeometry
+from ddgm.iterative import IterativeOperator
+from ddgm.operator import check_shape
+from ddgm.preconditioner import SlabPreconditioner
+
+ONE = np.float32(1)
+HALF = np.float32(0.5)
+MARGIN = 3  # bins that a pixel can reach
+TOGETHER = 4  # rows that are projected in turn: one alone waits for its own last addition
+LANES = 8  # images that one instruction adds to
+WORTH_LANES = 3  # images from which on LANES at a time are faster, some of them empty
+
+
+class StripProjector(IterativeOperator):
+    """Tilt views of batches of images on a CPU, each weight computed when it is needed.
+
+    The entries are those of `ddgm.projector.system_matrix`: the area of a pixel inside a detector
+    bin's strip. Seen at tilt θ, a pixel is a trapezoid of width |cos θ| + |sin θ|, at most √2 bins,
+    so that it lies in three neighbouring bins at most; their shares are differences of the integral
+    of the trapezoid. A stored matrix takes 0.8 MB a column of a slab of 128 × 128 views, twice with
+    its transpose; this takes nothing. Positions are computed in double precision, where ASTRA's
+    single precision is off by a thousandth of a bin and more in wide slabs.
+
+    Several images are interleaved pixel by pixel, so that one instruction adds a pixel of each to
+    its bin: per image a batch of eight takes a third of the time of a single image.
+
+    Parameters
+    ----------
+    geometry : TiltGeometry
+        Image, tilts and detector.
+    """
+
+    def __init__(self, geometry: TiltGeometry) -> None:
+        self.geometry = geometry
+        angles = np.deg2rad(np.asarray(geometry.angles, dtype=np.float64))
+        self._cosines, self._sines = np.cos(angles), np.sin(angles)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of an image."""
+        return self.geometry.image_shape
+
+    @property
+    def data_shape(self) -> tuple[int, int]:
+        """Views and detector bins of a sinogram."""
+        return self.geometry.sinogram_shape
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @functools.cached_property
+    def preconditioner(self) -> SlabPreconditioner | None:
+        """Approximate inverse of AᵀA + weight, where there is one for the geometry."""
+        return SlabPreconditioner.from_geometry(self.geometry)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Project images.
+
+        Parameters
+        ----------
+        image : Tensor
+            (..., height, width), float32.
+
+        Returns
+        -------
+        Tensor
+            (..., views, detector), float32.
+        """
+        check_shape(image, self.image_shape, "image")
+        return self._apply(_project, _project_many, image, self.data_shape, 0)
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """Back-project sinograms (the adjoint, unfiltered).
+
+        Parameters
+        ----------
+        data : Tensor
+            (..., views, detector), float32.
+
+        Returns
+        -------
+        Tensor
+            (..., height, width), float32.
+        """
+        check_shape(data, self.data_shape, "sinogram")
+        return self._apply(_back_project, _back_project_many, data, self.image_shape, MARGIN)
+
+    def _apply(
+        self, few: Any, many: Any, values: Tensor, target: tuple[int, int], margin: int
+    ) -> Tensor:
+        batch = values.shape[:-2]
+        stacked = values.reshape(-1, *values.shape[-2:])
+        threads = torch.get_num_threads()
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        if len(stacked) < WORTH_LANES:
+            result = torch.empty(len(stacked), *target)
+            few(stacked.contiguous().numpy(), self._cosines, self._sines, result.numpy())
+        else:
+            source = _interleave(stacked, margin)
+            groups = torch.zeros(len(source), *target, LANES)
+            many(source.numpy(), self._cosines, self._sines, groups.numpy())
+            result = groups.movedim(-1, 1).flatten(0, 1)[: len(stacked)]
+        # Numba's threads, when they start, change how many PyTorch uses.
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        return result.reshape(*batch, *target)
+
+
+def _interleave(values: Tensor, margin: int) -> Tensor:
+    """Return (count, rows, columns) as (groups, rows, columns + margins, LANES), zeros added."""
+    padded = functional.pad(values, (margin, margin, 0, 0, 0, -len(values) % LANES))
+    return padded.reshape(-1, LANES, *padded.shape[1:]).movedim(1, -1).contiguous()
+
+
+def _compiled(**options: Any) -> Any:
+    """Compile a kernel on its first call; later processes read what was compiled from disk."""
+    return numba.njit(cache=True, fastmath=True, **options)
+
+
+@_compiled(inline="always")
+def _footprints(
+    cosine: float, sine: float, start: float, detector: int, first: Any, left: Any, right: Any
+) -> None:
+    """Compute where a row's pixels lie, and their shares in the first and third of three bins.
+
+    `start` is the centre of the first pixel in bins. The trapezoid is flat up to `flat` from its
+    centre and falls to zero over another `slope`. First bins are counted from the margin's start;
+    pixels that miss the detector end up in the margins.
+    """
+    wide, narrow = max(abs(cosine), abs(sine)), min(abs(cosine), abs(sine))
+    half = (wide + narrow) / 2
+    flat, slope = np.float32((wide - narrow) / 2), np.float32(narrow)
+    height = np.float32(1 / wide)
+    bend = np.float32(0.5 / narrow if narrow > 1e-7 else 0.0)
+    for column in range(len(first)):
+        begin = start + column * cosine - half + 0.5
+        index = math.floor(begin)
+        # From the pixel's centre to the edge between its first and second bin.
+        edge = np.float32(index - begin) + np.float32(1 - half)
+        inside = min(max(np.int32(index), np.int32(-MARGIN)), np.int32(detector))
+        first[column] = np.uint32(inside + np.int32(MARGIN))
+        left[column] = HALF + _integral(edge, flat, slope, height, bend)
+        right[column] = HALF - _integral(edge + ONE, flat, slope, height, bend)
+
+
+@_compiled(inline="always")
+def _integral(edge: Any, flat: Any, slope: Any, height: Any, bend: Any) -> Any:
+    """Integrate the trapezoid from its centre to an edge."""
+    level = min(max(edge, -flat), flat)
+    beyond = min(max(edge - level, -slope), slope)
+    return (level + beyond - beyond * abs(beyond) * bend) * height
+
+
+@_compiled(inline="always")
+def _first_centre(
+    cosine: float, sine: float, row: int, shape: tuple[int, int], detector: int
+) -> float:
+    """Return where the centre of a row's first pixel lies on the detector, in bins."""
+    return ((shape[0] - 1) / 2 - row) * sine + (detector - 1) / 2 - (shape[1] - 1) / 2 * cosine
+
+
+@_compiled(parallel=True)
+def _project(
+    images: NDArray[np.float32],
+    cosines: NDArray[np.float64],
+    sines: NDArray[np.float64],
+    sinograms: NDArray[np.float32],
+) -> None:
+    """Add up each view's shares; (images, rows, columns) to (images, views, detector)."""
+    count, rows, columns = images.shape
+    views, detector = sinograms.shape[1:]
+    for view in numba.prange(views):
+        first = np.empty((TOGETHER, columns), np.uint32)
+        left = np.empty((TOGETHER, columns), np.float32)
+        right = np.empty((TOGETHER, columns), np.float32)
+        bins = np.zeros((count, TOGETHER, detector + 2 * MARGIN), np.float32)
+        for above in range(0, rows, TOGETHER):
+            together = min(TOGETHER, rows - above)
+            for one in range(together):
+                start = _first_centre(
+                    cosines[view], sines[view], above + one, (rows, columns), detector
+                )
+                _footprints(
+                    cosines[view], sines[view], start, detector, first[one], left[one], right[one]
+                )
+            for index in range(count):
+                image, shares = images[index], bins[index]
+                # Both loops are the same; of the first the compiler knows the number of rows.
+                if together == TOGETHER:
+                    for column in range(columns):
+                        for one in range(TOGETHER):
+                            value = image[above + one, column]
+                            _add(shares, one, first, left, right, column, value)
+                else:
+                    for column in range(columns):
+                        for one in range(together):
+                            value = image[above + one, column]
+                            _add(shares, one, first, left, right, column, value)
+        for index in range(count):
+            for bin_ in range(detector):
+                total = np.float32(0)
+                for one in range(TOGETHER):
+                    total += bins[index, one, bin_ + MARGIN]
+                sinograms[index, view, bin_] = total
+
+
+@_compiled(inline="always")
+def _add(shares: Any, row: int, first: Any, left: Any, right: Any, column: int, value: Any) -> None:
+    """Add a pixel to its three bins."""
+    at = np.uint64(first[row, column])
+    outer, other = left[row, column], right[row, column]
+    shares[row, at] += outer * value
+    shares[row, at + np.uint64(1)] += (ONE - outer - other) * value
+    shares[row, at + np.uint64(2)] += other * value
+
+
+@_compiled(parallel=True)
+def _back_project(
+    sinograms: NDArray[np.float32],
+    cosines: NDArray[np.float64],
+    sines: NDArray[np.float64],
+    images: NDArray[np.float32],
+) -> None:
+    """Add up what each pixel got; (images, views, detector) to (images, rows, columns)."""
+    count, rows, columns = images.shape
+    views, detector = sinograms.shape[1:]
+    bins = np.zeros((count, views, detector + 2 * MARGIN), np.float32)
+    bins[:, :, MARGIN : detector + MARGIN] = sinograms
+    for row in numba.prange(rows):
+        first = np.empty(columns, np.uint32)
+        left = np.empty(columns, np.float32)
+        right = np.empty(columns, np.float32)
+        images[:, row] = 0
+        for view in range(views):
+            start = _first_centre(cosines[view], sines[view], row, (rows, columns), detector)
+            _footprints(cosines[view], sines[view], start, detector, first, left, right)
+            for index in range(count):
+                for column in range(columns):
+                    at = np.uint64(first[column])
+                    outer, other = left[column], right[column]
+                    images[index, row, column] += (
+                        outer * bins[index, view, at]
+                        + (ONE - outer - other) * bins[index, view, at + np.uint64(1)]
+                        + other * bins[index, view, at + np.uint64(2)]
+                    )
+
+
+def _lanes_instruction(
+    typing: Any, target: Any, to: Any, weight: Any, source: Any, at: Any
+) -> tuple[Any, Any]:
+    """Compile target[to : to + LANES] += weight · source[at : at + LANES] to vector instructions.
+
+    A loop over lanes would be unrolled before the compiler looks for vectors, and stay scalar. Both
+    arrays are flat float32; nobody checks the indices.
+    """
+    vector = ir.VectorType(ir.FloatType(), LANES)
+    undefined = ir.Constant(vector, ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def pointer(array: int) -> Any:
+            structure: Any = cgutils.create_struct_proxy
+            data = structure(signature.args[array])(context, builder, arguments[array]).data
+            return builder.bitcast(builder.gep(data, [arguments[array + 1]]), vector.as_pointer())
+
+        goal = pointer(0)
+        values = builder.load(pointer(3), align=4)
+        single = builder.insert_element(undefined, arguments[2], ir.Constant(ir.IntType(32), 0))
+        weights = builder.shuffle_vector(single, undefined, zeros)
+        products = builder.fmul(weights, values, flags=("fast",))
+        total = builder.fadd(builder.load(goal, align=4), products, flags=("fast",))
+        builder.store(total, goal, align=4)
+        return context.get_dummy_value()
+
+    return numba.void(target, to, weight, source, at), generate
+
+
+_add_lanes: Any = intrinsic(_lanes_instruction)
+
+
+@_compiled(parallel=True)
+def _project_many(
+    images: NDArray[np.float32],
+    cosines: NDArray[np.float64],
+    sines: NDArray[np.float64],
+    sinograms: NDArray[np.float32],
+) -> None:
+    """Do as `_project`; (groups, rows, columns, LANES) to zeros (groups, views, bins, LANES)."""
+    count, rows, columns = images.shape[:3]
+    views, detector = sinograms.shape[1:3]
+    for view in numba.prange(views):
+        first = np.empty((TOGETHER, columns), np.uint32)
+        left = np.empty((TOGETHER, columns), np.float32)
+        right = np.empty((TOGETHER, columns), np.float32)
+        size = (detector + 2 * MARGIN) * LANES
+        bins = np.zeros(count * TOGETHER * size, np.float32)
+        pixels, totals = images.reshape(-1), sinograms.reshape(-1)
+        for above in range(0, rows, TOGETHER):
+            together = min(TOGETHER, rows - above)
+            for one in range(together):
+                start = _first_centre(
+                    cosines[view], sines[view], above + one, (rows, columns), detector
+                )
+                _footprints(
+                    cosines[view], sines[view], start, detector, first[one], left[one], right[one]
+                )
+            for index in range(count):
+                for column in range(columns):
+                    for one in range(together):
+                        at = ((index * rows + above + one) * columns + column) * LANES
+                        to = (index * TOGETHER + one) * size + np.int64(first[one, column]) * LANES
+                        outer, other = left[one, column], right[one, column]
+                        _add_lanes(bins, to, outer, pixels, at)
+                        _add_lanes(bins, to + LANES, ONE - outer - other, pixels, at)
+                        _add_lanes(bins, to + 2 * LANES, other, pixels, at)
+        for index in range(count):
+            for one in range(TOGETHER):
+                for bin_ in range(detector):
+                    at = (index * TOGETHER + one) * size + (bin_ + MARGIN) * LANES
+                    to = ((index * views + view) * detector + bin_) * LANES
+                    _add_lanes(totals, to, ONE, bins, at)
+
+
+@_compiled(parallel=True)
+def _back_project_many(
+    sinograms: NDArray[np.float32],
+    cosines: NDArray[np.float64],
+    sines: NDArray[np.float64],
+    images: NDArray[np.float32],
+) -> None:
+    """Do as `_back_project`; (groups, views, bins + margins, LANES) to images of zeros."""
+    count, rows, columns = images.shape[:3]
+    views, padded = sinograms.shape[1:3]
+    for row in numba.prange(rows):
+        first = np.empty(columns, np.uint32)
+        left = np.empty(columns, np.float32)
+        right = np.empty(columns, np.float32)
+        bins, totals = sinograms.reshape(-1), images.reshape(-1)
+        for view in range(views):
+            start = _first_centre(
+                cosines[view], sines[view], row, (rows, columns), padded - 2 * MARGIN
+            )
+            _footprints(cosines[view], sines[view], start, padded - 2 * MARGIN, first, left, right)
+            for index in range(count):
+                for column in range(columns):
+                    to = ((index * rows + row) * columns + column) * LANES
+                    at = ((index * views + view) * padded + np.int64(first[column])) * LANES
+                    outer, other = left[column], right[column]
+                    _add_lanes(totals, to, outer, bins, at)
+                    _add_lanes(totals, to, ONE - outer - other, bins, at + LANES)
+                    _add_lanes(totals, to, other, bins, at + 2 * LANES)

@@ -1,0 +1,425 @@
+"""Reconstruction of a slab larger than memory: its sections in batches, by the workers of Dask.
+
+A section is a two-dimensional problem of its own, so that batches of sections are all that has to
+be divided; docs/volumes.md says why a section is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ddgm.blending import BlendedDenoiser
+from ddgm.denoiser import Normalisation, load_denoiser
+from ddgm.devices import pick_device
+from ddgm.engine import make_operator
+from ddgm.errors import DdgmError, SettingError
+from ddgm.methods import METHODS, Evaluations, Method, Problem, check_noise_levels
+from ddgm.noise import ImageNoise
+from ddgm.noise_level import estimate_noise_std
+from ddgm.operator import LinearOperator
+from ddgm.pretrained import network_path
+from ddgm.reconstruction import data_error
+from ddgm.sinograms import normalise_measurement
+from ddgm.tilt_series import TiltSeries, open_tilt_series
+from ddgm.volume import Volume, create_volume, open_volume
+from ddgm.workplace import Workplace
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+DTYPES = ("uint8", "float32")
+TOPIC = "ddgm-progress"
+_SECTIONS_FOR_NOISE = 8
+
+
+@dataclass(frozen=True)
+class Blending:
+    """How a slab is divided into the network's patches (Eq. 7).
+
+    Attributes
+    ----------
+    patch, stride : int
+        Pixels of a patch, and from one to the next.
+    batch : int
+        Patches that go through the network at a time.
+    """
+
+    patch: int = 128
+    stride: int = 96
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker has to know to reconstruct some sections.
+
+    Attributes
+    ----------
+    series : Path
+        The tilt series.
+    workplace : Workplace
+        Of the volume.
+    method : Method
+        The method with its settings.
+    network : Path or None
+        File of the network.
+    half : bool
+        Whether the network computes in bfloat16.
+    blending : Blending
+        Of the network's patches.
+    normalisation : Normalisation
+        Of grey values.
+    noise_std : float or None
+        σ_y of normalised images.
+    seed : int
+        Of the method's noise.
+    device : str
+        "auto", "cpu" or "cuda".
+    threads : int or None
+        Of a worker; those that PyTorch takes by itself if None.
+    """
+
+    series: Path
+    workplace: Workplace
+    method: Method
+    network: Path | None
+    half: bool
+    blending: Blending
+    normalisation: Normalisation
+    noise_std: float | None
+    seed: int
+    device: str
+    threads: int | None
+
+
+def reconstruct_volume(
+    series: TiltSeries,
+    path: Path | str,
+    method: Method,
+    client: Client,
+    normalisation: Normalisation,
+    *,
+    network: Path | str | None = None,
+    half: bool = False,
+    blending: Blending | None = None,
+    noise_std: float | None = None,
+    seed: int = 0,
+    batch: int = 8,
+    dtype: str = "uint8",
+    device: str = "auto",
+    threads: int | None = None,
+    progress: bool = False,
+) -> Volume:
+    """Reconstruct a slab from its tilt series; goes on where it was interrupted.
+
+    Workers read and write their sections themselves, so that they need the same paths as this
+    process. The result does not depend on which worker does what, nor on interruptions: on a CPU to
+    the bit, and on `batch` only by rounding.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Line integrals of grey values.
+    path : path-like
+        Folder of the volume; it appears when it is complete. Until then it is made beside it, in
+        ``<path>.partial``.
+    method : Method
+        The method with its settings.
+    client : distributed.Client
+        Of the scheduler whose workers are to do it.
+    normalisation : Normalisation
+        Of grey values: that of the network.
+    network : path-like, optional
+        File or name of the network, where the method needs one.
+    half : bool
+        Let the network compute in bfloat16.
+    blending : Blending, optional
+        Of the network's patches.
+    noise_std : float, optional
+        Standard deviation of the noise in grey values × pixels; by default that which the series
+        states or, if it states none, an estimate from its first sections.
+    seed : int
+        Of the method's noise, which is a function of it, of iteration, section, row and column.
+    batch : int
+        Sections at a time in a worker.
+    dtype : str
+        "uint8", rounded and clipped to 0 to 255, or "float32".
+    device : str
+        "auto", "cpu" or "cuda".
+    threads : int, optional
+        Threads of a worker.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Volume
+        (tilt axis, depth, lateral) in grey values; its attribute "reconstruction" holds settings
+        and work, and of each section wall time and data error.
+
+    Raises
+    ------
+    DdgmError
+        If settings do not suit series or network, the series is damaged, the path is taken, the
+        disk is full, or workers die again and again.
+    """
+    if batch < 1:
+        raise SettingError("batch", batch, "of sections must be at least 1")
+    if dtype not in DTYPES:
+        raise SettingError("dtype", dtype, f"must be one of {', '.join(DTYPES)}")
+    file = None if network is None or not method.needs_network else network_path(network).absolute()
+    if file is None and method.needs_network:
+        raise DdgmError("reconstruct_volume: the method needs a denoising network; none was given")
+    job = Job(
+        series=series.path.absolute(),
+        workplace=Workplace(Path(path).absolute()),
+        method=method,
+        network=file,
+        half=half,
+        blending=blending or Blending(),
+        normalisation=normalisation,
+        noise_std=_noise_std(series, method, noise_std, normalisation),
+        seed=seed,
+        device=device,
+        threads=threads,
+    )
+    _check(job, series)
+    workplace = _open_workplace(job, series, batch, dtype)
+    sections = series.sections
+    remaining = [first for first in range(0, sections, batch) if not workplace.is_finished(first)]
+    plane = np.dtype(dtype).itemsize * series.geometry.height * series.geometry.width
+    workplace.check_space(sum(min(batch, sections - first) for first in remaining) * plane)
+    done = sections - sum(min(batch, sections - first) for first in remaining)
+    futures = {
+        client.submit(
+            reconstruct_sections, job, first, min(first + batch, sections), pure=False
+        ): min(batch, sections - first)
+        for first in remaining
+    }
+    with tqdm(
+        total=sections, initial=done, unit="section", desc="volume", disable=not progress
+    ) as bar:
+        _wait(client, futures, bar)
+    _describe(job)
+    workplace.close()
+    return open_volume(path)
+
+
+def reconstruct_sections(job: Job, first: int, stop: int) -> None:
+    """Reconstruct some sections and write them; what a worker does.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+    first, stop : int
+        Sections, the last one excluded; those of one chunk of the volume.
+    """
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    # One at a time stays in memory; all that a worker does is the same job.
+    series, operator, denoiser = _tools(
+        job.series, job.network, job.half, job.blending, _own_device(job.device)
+    )
+    started = time.perf_counter()
+    with torch.no_grad():
+        data = torch.from_numpy(series.read(first, stop)).to(operator.device)
+        data = normalise_measurement(operator, data, job.normalisation)
+        identities = range(first, stop)
+        noise = ImageNoise(job.seed, identities, operator.image_shape, operator.device)
+        watch = _reporter(f"sections {first} to {stop - 1}", len(job.method.schedule()))
+        problem = Problem(operator, data, denoiser, noise, job.noise_std, watch)
+        solution = job.method.solve(problem)
+        errors = data_error(operator, solution, data)
+    volume = open_volume(job.workplace.array, mode="r+")
+    grey = solution.cpu().numpy() * job.normalisation.std + job.normalisation.mean
+    with job.workplace.writing(first, stop):
+        volume.array[first:stop] = _as_dtype(grey, volume.dtype)
+    job.workplace.finish(
+        first,
+        {
+            "sections": stop - first,
+            "seconds": time.perf_counter() - started,
+            "data_error": errors.tolist(),
+            "evaluations": asdict(problem.evaluations),
+        },
+    )
+
+
+def _check(job: Job, series: TiltSeries) -> None:
+    """Refuse settings that do not suit the geometry or the network, before any work."""
+    method = job.method
+    if method.needs_svd:
+        name = next(key for key, kind in METHODS.items() if kind is type(method))
+        raise DdgmError(
+            f"reconstruct_volume: {name} needs the eigenbasis of the projector, which a slab is "
+            "too large for; take algebraic, ddgm, dps or proximal"
+        )
+    # The largest step takes a power iteration: once here rather than in each worker.
+    method.check(make_operator(series.geometry, fused=False))
+    if job.network is not None:
+        denoiser = load_denoiser(job.network)
+        check_noise_levels(method, denoiser.card.sigma_min, denoiser.card.sigma_max)
+        BlendedDenoiser.of(denoiser, **asdict(job.blending))
+
+
+def _noise_std(
+    series: TiltSeries, method: Method, given: float | None, normalisation: Normalisation
+) -> float | None:
+    """Return σ_y in the units of normalised images, for methods that need it."""
+    if not method.needs_noise_std:
+        return None
+    if given is None:
+        given = series.noise_std
+    if given is not None:
+        return given / normalisation.std
+    operator = make_operator(series.geometry, fused=False)
+    data = torch.from_numpy(series.read(0, min(_SECTIONS_FOR_NOISE, series.sections)))
+    return estimate_noise_std(operator, normalise_measurement(operator, data, normalisation))
+
+
+def _open_workplace(job: Job, series: TiltSeries, batch: int, dtype: str) -> Workplace:
+    settings = {
+        "series": str(job.series),
+        "shape": list(series.volume_shape),
+        "method": _settings_of(job.method),
+        "network": None if job.network is None else str(job.network),
+        "half": job.half,
+        "blending": asdict(job.blending),
+        "normalisation": asdict(job.normalisation),
+        "noise_std": job.noise_std,
+        "seed": job.seed,
+        "batch": batch,
+        "dtype": dtype,
+    }
+    workplace = Workplace.open(job.workplace.target, settings)
+    if not workplace.array.exists():
+        height, width = series.geometry.image_shape
+        create_volume(
+            workplace.array,
+            series.volume_shape,
+            dtype,
+            axes=series.axes,
+            voxel_size=series.voxel_size,
+            origin=series.origin,
+            chunks=(batch, height, min(width, 512)),
+            attributes={"reconstruction": settings},
+        )
+    return workplace
+
+
+def _settings_of(method: Method) -> dict[str, Any]:
+    name = next(key for key, kind in METHODS.items() if kind is type(method))
+    return {"name": name, **asdict(method)}
+
+
+def _describe(job: Job) -> None:
+    """Write into the volume what it took and how well it explains the data."""
+    records = list(job.workplace.finished().values())
+    evaluations = functools.reduce(
+        Evaluations.most, (Evaluations(**record["evaluations"]) for record in records)
+    )
+    array = open_volume(job.workplace.array, mode="r+").array
+    settings: dict[str, Any] = dict(array.attrs["reconstruction"])  # type: ignore[arg-type]
+    each = [record["seconds"] / record["sections"] for record in records]
+    array.attrs["reconstruction"] = {
+        **settings,
+        "evaluations": asdict(evaluations),
+        "data_error": [error for record in records for error in record["data_error"]],
+        "seconds": [
+            round(seconds, 3)
+            for seconds, record in zip(each, records, strict=True)
+            for _ in range(record["sections"])
+        ],
+    }
+
+
+def _wait(client: Client, futures: Mapping[Future[None], int], bar: tqdm[Any]) -> None:
+    """Wait for all batches; end with the first error, and leave nothing running."""
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    def show(event: Any) -> None:
+        bar.set_postfix_str(str(event[1]), refresh=True)
+
+    if not bar.disable:
+        client.subscribe_topic(TOPIC, show)
+    try:
+        for future in as_completed(list(futures)):
+            future.result()
+            bar.update(futures[future])
+    except KilledWorker as error:
+        raise DdgmError(
+            "reconstruct_volume: the workers that took on one batch died one after the other, for "
+            "want of memory most likely; give them more memory, or take fewer sections (batch) or "
+            "patches (blending) at a time"
+        ) from error
+    finally:
+        if not bar.disable:
+            client.unsubscribe_topic(TOPIC)
+        client.cancel(list(futures), force=True)
+
+
+def _reporter(what: str, levels: int) -> Callable[[Evaluations], None] | None:
+    """Return what tells the driver, once a second, how far a batch is."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:  # not within a worker
+        return None
+    last = time.monotonic()
+
+    def watch(spent: Evaluations) -> None:
+        nonlocal last
+        if time.monotonic() - last > 1:
+            last = time.monotonic()
+            worker.log_event(TOPIC, f"{what}: network evaluation {spent.network} of {levels}")
+
+    return watch
+
+
+def _own_device(name: str) -> str:
+    """Return the device of this worker: of several on one machine each takes a GPU of its own."""
+    device = pick_device(name)
+    if device.type == "cpu":
+        return "cpu"
+    from distributed import get_worker
+
+    try:
+        number = get_worker().name
+    except ValueError:
+        number = 0
+    # Workers of a batch system have names, and are given GPUs that nobody else sees.
+    index = number % torch.cuda.device_count() if isinstance(number, int) else 0
+    return f"cuda:{index}"
+
+
+@functools.lru_cache(maxsize=1)
+def _tools(
+    path: Path, network: Path | None, half: bool, blending: Blending, device: str
+) -> tuple[TiltSeries, LinearOperator, BlendedDenoiser | None]:
+    series = open_tilt_series(path)
+    operator = make_operator(series.geometry, device, fused=False)
+    denoiser = None
+    if network is not None:
+        denoiser = BlendedDenoiser.of(load_denoiser(network, device, half=half), **asdict(blending))
+    return series, operator, denoiser
+
+
+def _as_dtype(grey: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind == "f":
+        return grey.astype(dtype)
+    limits = np.iinfo(dtype)
+    rounded: NDArray[Any] = np.clip(np.rint(grey), limits.min, limits.max).astype(dtype)
+    return rounded

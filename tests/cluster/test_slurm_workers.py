@@ -1,0 +1,55 @@
+"""Volumes by workers that are jobs of a real SLURM, through dask-jobqueue."""
+
+import os
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+from cases import make_case
+
+from ddgm.cluster import ClusterSettings, connect
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+def jobs():
+    result = subprocess.run(
+        ["squeue", "-h", "-t", "RUNNING", "-o", "%i"], capture_output=True, text=True, check=True
+    )
+    return result.stdout.split()
+
+
+@pytest.mark.parametrize("interface", ["lo", None], ids=["loopback", "network"])
+def test_jobs_are_workers_and_a_lost_one_is_replaced(slurm, tmp_path, interface):
+    case = make_case(tmp_path)
+    os.chdir(tmp_path)  # where SLURM writes the output of its jobs
+    settings = ClusterSettings(
+        kind="slurm", workers=1, threads=1, memory="3GiB", interface=interface, walltime="00:10:00"
+    )
+    lost = []
+
+    def lose():
+        while not list((tmp_path / "volume.zarr.partial/finished").glob("*.json")):
+            time.sleep(0.05)
+        lost.extend(jobs())
+        subprocess.run(["scancel", *lost], check=True)
+
+    with connect(settings, folder=tmp_path) as workers:
+        assert workers.threads == 1
+        scheme = "tcp" if interface == "lo" else "tls"
+        address = workers.client.scheduler_info()["address"]
+        assert address.startswith(f"{scheme}://")
+        thread = threading.Thread(target=lose)
+        thread.start()
+        volume = case.reconstruct(tmp_path / "volume.zarr", workers.client)
+        thread.join()
+    assert lost
+    with connect(ClusterSettings(workers=1), device="cpu", cores=1) as workers:
+        local = case.reconstruct(tmp_path / "local.zarr", workers.client)
+    np.testing.assert_array_equal(volume.array, local.array)
+    end = time.monotonic() + 60
+    while jobs():
+        assert time.monotonic() < end, "jobs outlive the run"
+        time.sleep(0.5)
