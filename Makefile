@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-cluster test-gpu bench check format clean
+.PHONY: demo test test-slow test-cluster test-gpu bench bench-volumes check format clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -23,8 +23,12 @@ demo: $(STAMP)
 	@echo "figure: results/demo/figures/comparison.png (.pdf)"
 
 # Several at a time, each on one core: most of them wait for something else than the processor.
+# Those with workers of their own come after them.
+QUICK := not slow and not gpu and not cluster
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadgroup -m "not slow and not gpu and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(QUICK)" --numprocesses auto --maxprocesses 4 \
+		--dist loadgroup tests/unit tests/workflow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(QUICK)" tests/workers
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu"
@@ -43,6 +47,10 @@ bench: $(STAMP)
 	$(BIN)/pytest benchmarks -o python_files="bench_*.py" --verbose --capture=no --durations=0 --timeout=1800 \
 		--benchmark-json=docs/benchmark.json --benchmark-columns=min,median,rounds
 	$(BIN)/python benchmarks/report.py docs/benchmark.json docs/benchmark.md
+
+# What dividing a slab costs and changes; goes on where it was interrupted (40 minutes).
+bench-volumes: $(STAMP)
+	$(BIN)/python benchmarks/volumes.py results/benchmark_volumes
 
 # What CI checks before the tests.
 check: $(STAMP)

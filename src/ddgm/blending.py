@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from ddgm.denoiser import Denoiser, DenoiserCard, NoisePredictor
 from ddgm.errors import DdgmError, SettingError
@@ -185,11 +186,19 @@ class BlendedDenoiser:
             regions = [
                 (which, _span(down, above), _span(across, left)) for which, above, left in part
             ]
-            noise = self._network(torch.stack([extended[region] for region in regions]))
+            noise = self._predict(torch.stack([extended[region] for region in regions]))
             for (_, above, left), region, one in zip(part, regions, noise, strict=True):
                 weight = row_weights[above].unsqueeze(1) * column_weights[left]
                 blended[region] += weight * one
         return blended[:, :rows, :columns]
+
+    def _predict(self, patches: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and patches.requires_grad:
+            # For the way back patches go through the network again, a batch at a time: memory stays
+            # that of one batch.
+            noise: Tensor = checkpoint(self._network, patches, use_reentrant=False)
+            return noise
+        return self._network(patches)
 
     def _needed(self, size: int) -> int:
         """Return the size that an axis has to be extended to; patches fit on longer ones."""

@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS = ("local", "slurm", "address")
+_KINDS_OF = {
+    "workers": ("local", "slurm"),
+    "memory": ("local", "slurm"),
+    "host": ("local", "slurm"),
+    "interface": ("slurm",),
+    "queue": ("slurm",),
+    "account": ("slurm",),
+    "walltime": ("slurm",),
+    "directives": ("slurm",),
+    "tls_ca": ("address",),
+    "tls_cert": ("address",),
+    "tls_key": ("address",),
+}
 _CORES_A_WORKER = 4  # a network's layers keep that many busy; each worker holds a network
 _SECONDS_FOR_SCHEDULER = 30
 
@@ -46,9 +59,11 @@ class ClusterSettings:
         Of the scheduler, for "address": ``tcp://…`` or ``tls://…``.
     tls_ca, tls_cert, tls_key : str or None
         Files of certificates and key for a ``tls://`` address.
-    host : str
-        Address of this machine that scheduler and dashboard listen on. Any but loopback is
-        encrypted and lets in only who holds the certificate, which is made for the run.
+    host : str or None
+        Address of this machine that scheduler and dashboard listen on; loopback if None, or for
+        "slurm" the address that other nodes reach. Any but loopback is encrypted, with a
+        certificate that is made for the run; without it nobody can use the workers. The dashboard
+        can be looked at by whoever reaches it.
     interface : str or None
         Network interface to listen on instead, for "slurm", such as "ib0".
     dashboard_port : int
@@ -67,7 +82,7 @@ class ClusterSettings:
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
-    host: str = "127.0.0.1"
+    host: str | None = None
     interface: str | None = None
     dashboard_port: int = 0
     queue: str | None = None
@@ -82,6 +97,11 @@ class ClusterSettings:
             raise SettingError(
                 "address", self.address, 'goes with the kind "address", and with no other'
             )
+        for name, kinds in _KINDS_OF.items():
+            if getattr(self, name) and self.kind not in kinds:
+                raise SettingError(
+                    name, getattr(self, name), f"has no meaning for the kind {self.kind!r}"
+                )
         for name in ("workers", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -167,7 +187,7 @@ def _local(settings: ClusterSettings, device: str, cores: int) -> Iterator[Worke
 
     workers = settings.workers or _fitting_workers(device, cores)
     threads = settings.threads or max(1, cores // workers)
-    host = settings.host
+    host = settings.host or "127.0.0.1"
     with _encrypted(not is_loopback(host)) as security:
         try:
             cluster = LocalCluster(
@@ -224,8 +244,15 @@ def _existing(settings: ClusterSettings) -> Iterator[Workers]:
             "scheduler`, or take local workers"
         ) from error
     with client:
-        if not client.scheduler_info()["workers"]:
+        found = client.scheduler_info(n_workers=-1)["workers"]
+        if not found:
             logger.warning("dask: %s has no workers yet; waiting for one", settings.address)
+        threads = max((each["nthreads"] for each in found.values()), default=1)
+        if threads != 1:
+            raise DdgmError(
+                f"dask: {settings.address} has workers that take {threads} tasks at a time; start "
+                "them with --nthreads 1 (slab.cluster.threads says how many threads a task has)"
+            )
         yield Workers(client, settings.threads)
 
 
@@ -238,16 +265,14 @@ def _slurm(settings: ClusterSettings, folder: Path) -> Iterator[Workers]:
             "dask: the kind slurm needs dask-jobqueue; install ddgm with the extra `cluster`"
         ) from error
     from distributed import Client
+    from distributed.utils import get_ip, get_ip_interface
 
     workers, threads = settings.workers or 1, settings.threads or 4
-    # By default the scheduler must be reached from other nodes.
-    inside = settings.interface == "lo" or (
-        settings.interface is None and settings.host != "127.0.0.1" and is_loopback(settings.host)
-    )
-    options: dict[str, Any] = {"dashboard_address": f":{settings.dashboard_port}"}
-    if settings.interface is None:
-        options["host"] = settings.host if settings.host != "127.0.0.1" else None
-    with _encrypted(not inside) as security:
+    if settings.interface is not None:
+        host = get_ip_interface(settings.interface)
+    else:
+        host = settings.host or get_ip()
+    with _encrypted(not is_loopback(host)) as security:
         try:
             cluster = SLURMCluster(
                 cores=1,
@@ -259,13 +284,19 @@ def _slurm(settings: ClusterSettings, folder: Path) -> Iterator[Workers]:
                 account=settings.account,
                 interface=settings.interface,
                 job_extra_directives=list(settings.directives),
-                scheduler_options={k: v for k, v in options.items() if v is not None},
+                # Each worker would serve a page of its own, to everybody and in plain text.
+                worker_extra_args=["--no-dashboard"],
+                scheduler_options={
+                    "host": host,
+                    "dashboard_address": f"{host}:{settings.dashboard_port}",
+                },
                 security=security,
                 shared_temp_directory=str(folder) if security else None,
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise DdgmError(f"dask: no SLURM workers could be asked for ({error})") from error
         with cluster, Client(cluster) as client:
+            logger.info("dask: asking SLURM for %d workers", workers)
             # Unlike `scale`, this replaces workers whose job has ended.
             cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
             yield Workers(client, threads)

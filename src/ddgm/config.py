@@ -54,8 +54,10 @@ def check_schema(config: Mapping[str, Any], schema: Path | str) -> None:
 
 
 def volume_names(config: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the volumes that the workflow reads: a slab may be absent."""
-    return [name for name, volume in config["volumes"].items() if volume is not None]
+    """Return the keys of the volumes that the workflow reads: of a measured slab there is none."""
+    volumes: Mapping[str, Any] = config["volumes"]
+    unused = "slab" if volumes["slab"] is None or config["slab"]["tilt_series"] else None
+    return [name for name in volumes if name != unused]
 
 
 def resolve_address(config: Mapping[str, Any], name: str) -> str:

@@ -19,7 +19,6 @@ import math
 import os
 import shutil
 import threading
-import uuid
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -29,6 +28,7 @@ import zarr
 from tqdm import tqdm
 from zarr.storage import LocalStore
 
+from ddgm.archive import sync, write_durably
 from ddgm.errors import DdgmError
 from ddgm.precomputed import (
     ChunkReader,
@@ -311,7 +311,7 @@ class _Staging:
         """Move the complete volume to its destination in one step."""
         self._store.sync_folders()
         (self._root / "volume").rename(destination)
-        _sync(destination.parent)
+        sync(destination.parent)
         shutil.rmtree(self._root)
 
     def _resumes(self, settings: Mapping[str, Any], fill_missing: bool) -> bool:
@@ -356,10 +356,10 @@ class _Staging:
                 "fill_missing": fill_missing,
             },
         )
-        _sync(self._root / "volume" / "zarr.json")
-        _sync(self._root / "volume")
-        _write_durably(self._root / "settings.json", json.dumps(settings, indent=2).encode())
-        _sync(self._root)
+        sync(self._root / "volume" / "zarr.json")
+        sync(self._root / "volume")
+        write_durably(self._root / "settings.json", json.dumps(settings, indent=2).encode())
+        sync(self._root)
 
 
 class _DurableStore(LocalStore):
@@ -382,7 +382,7 @@ class _DurableStore(LocalStore):
         """Write a value and wait for the disk."""
         path = self.root / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_durably(path, value.to_bytes())
+        write_durably(path, value.to_bytes())
         self._touched.add(path.parent)
 
     def sync_folders(self) -> None:
@@ -394,27 +394,8 @@ class _DurableStore(LocalStore):
             if folder.is_relative_to(self.root)
         }
         for folder in folders:
-            _sync(folder)
+            sync(folder)
         self._touched.clear()
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Replace a file in one step, by content that is on disk already."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _read_journal(path: Path) -> set[Triple]:

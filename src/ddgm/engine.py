@@ -67,7 +67,7 @@ def make_operator(
         fused = is_fused(geometry)
     if not fused and str(device) == "cpu":
         return StripProjector(geometry)
-    projector = Projector(geometry, device)
+    projector = Projector(geometry, device, preconditioned=not fused)
     if not fused:
         return projector
     basis = cached_eigenbasis(geometry, cache, device=device, progress=progress)

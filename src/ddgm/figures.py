@@ -92,8 +92,9 @@ def slab(
     sinogram: NDArray[np.float32],
     images: Sequence[tuple[str, NDArray[np.float32]]],
     *,
+    truth: NDArray[np.float32] | None = None,
     voxel_size: float,
-    max_tilt: float,
+    tilts: tuple[float, float],
 ) -> Figure:
     """Show a section of a slab: its tilt views above reconstructions and truth (cf. Fig. 1).
 
@@ -102,32 +103,35 @@ def slab(
     sinogram : ndarray
         (views, detector).
     images : sequence of (str, ndarray)
-        A label and a (depth, lateral) image each, the truth last; where there is one, errors are
-        given.
+        A label and a (depth, lateral) image each.
+    truth : ndarray, optional
+        (depth, lateral); with it errors are given.
     voxel_size : float
         Pixel size, nm, for the scale bar.
-    max_tilt : float
-        Largest tilt, degrees, for the axis of the sinogram.
+    tilts : (float, float)
+        Of the first and the last view, degrees.
     """
     with mpl.rc_context(_STYLE):
         rows, columns = images[0][1].shape
         width = 7.0
         height = max(0.5, width * rows / columns)
-        count = len(images) + 1
+        shown = [*images, *([] if truth is None else [("truth", truth)])]
+        count = len(shown) + 1
         figure = Figure(figsize=(width, count * (height + 0.2)), layout="constrained")
         panels = figure.subplots(count, 1, squeeze=False)[:, 0]
-        panels[0].imshow(sinogram, cmap="gray", aspect="auto", extent=(0, 1, max_tilt, -max_tilt))
-        panels[0].set(xticks=[], yticks=[-max_tilt, 0, max_tilt])
-        panels[0].yaxis.set_major_formatter("{x:.0f}°")
+        panels[0].imshow(
+            sinogram, cmap="gray", aspect="auto", extent=(0, 1, len(sinogram) - 0.5, -0.5)
+        )
+        panels[0].set(xticks=[], yticks=[0, len(sinogram) - 1])
+        panels[0].set_yticklabels([f"{tilt:.0f}°" for tilt in tilts])
         panels[0].spines[:].set_visible(False)
         panels[0].set_title("tilt series", loc="left")
-        label, last = images[-1]
-        truth = last if label == "truth" else None
-        low, high = np.percentile(last, [0.5, 99.5])
-        for panel, (label, image) in zip(panels[1:], images, strict=True):
+        low, high = np.percentile(shown[-1][1], [0.5, 99.5])
+        for index, (panel, (label, image)) in enumerate(zip(panels[1:], shown, strict=True)):
             _show(panel, image, low, high)
-            error = "" if truth is None else f", MSE {np.square(image - truth).mean():.3f}"
-            panel.set_title(label if image is truth else label + error, loc="left")
+            if truth is not None and index < len(images):
+                label = f"{label}, MSE {np.square(image - truth).mean():.3f}"
+            panel.set_title(label, loc="left")
         _scale_bar(panels[-1], voxel_size)
         return figure
 

@@ -94,8 +94,12 @@ class IterativeOperator(ABC):
         steps : int
             Number of steps K.
         """
+        image = image.clone()
         for _ in range(steps):
-            image = image - step_size * (self._normal(image) - right_side)
+            # In place: images of a long slab are large.
+            gradient = self._normal(image)
+            gradient -= right_side
+            image.sub_(gradient, alpha=step_size)
         return image
 
     def proximal(self, image: Tensor, right_side: Tensor, weight: float) -> tuple[Tensor, int]:

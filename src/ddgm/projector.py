@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -9,9 +10,11 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
 from ddgm.iterative import IterativeOperator
 from ddgm.operator import check_shape
+from ddgm.preconditioner import SlabPreconditioner
 
 
 def system_matrix(geometry: TiltGeometry) -> scipy.sparse.csr_matrix:
@@ -52,6 +55,8 @@ class Projector(IterativeOperator):
         Image, tilts and detector.
     device : torch.device or str
         Where the matrix lives and images are expected.
+    preconditioned : bool
+        Whether proximal steps use the preconditioner of slabs.
 
     Notes
     -----
@@ -59,10 +64,23 @@ class Projector(IterativeOperator):
     batched sparse product.
     """
 
-    def __init__(self, geometry: TiltGeometry, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        geometry: TiltGeometry,
+        device: torch.device | str = "cpu",
+        *,
+        preconditioned: bool = False,
+    ) -> None:
         self.geometry = geometry
+        self._preconditioned = preconditioned
         self._device = torch.device(device)
         matrix = system_matrix(geometry)
+        if matrix.nnz >= 2**31:
+            raise DdgmError(
+                f"projector: the matrix of {geometry.height} × {geometry.width} pixels and "
+                f"{geometry.views} views has {matrix.nnz:.3g} entries, more than 2³¹; reconstruct "
+                "the slab on CPUs, which need none, or in parts"
+            )
         self._forward = _sparse_tensor(matrix, self._device)
         self._adjoint = _sparse_tensor(matrix.T.tocsr(), self._device)
 
@@ -80,6 +98,13 @@ class Projector(IterativeOperator):
     def device(self) -> torch.device:
         """Where the matrix lives."""
         return self._device
+
+    @functools.cached_property
+    def preconditioner(self) -> SlabPreconditioner | None:
+        """Approximate inverse of AᵀA + weight, if wanted and there is one for the geometry."""
+        if not self._preconditioned:
+            return None
+        return SlabPreconditioner.from_geometry(self.geometry, self._device)
 
     def forward(self, image: Tensor) -> Tensor:
         """Project images.

@@ -14,7 +14,7 @@ from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
 from ddgm.noise import ImageNoise, Purpose
 from ddgm.tilt_series import TiltSeries, create_tilt_series, open_tilt_series
-from ddgm.volume import Volume
+from ddgm.volume import Volume, identity
 from ddgm.workplace import Workplace
 
 
@@ -79,8 +79,26 @@ def simulate_series(
         "seed": seed,
         "batch": batch,
         "origin": list(volume.origin),
+        "volume": identity(volume),
     }
     workplace = Workplace.open(path, settings)
+    with workplace.held():
+        _simulate(workplace, volume, geometry, std, seed, batch, progress)
+        workplace.close()
+    return open_tilt_series(path)
+
+
+def _simulate(
+    workplace: Workplace,
+    volume: Volume,
+    geometry: TiltGeometry,
+    std: float,
+    seed: int,
+    batch: int,
+    progress: bool,
+) -> None:
+    """Simulate what is not finished."""
+    sections = volume.shape[0]
     if not workplace.array.exists():
         create_tilt_series(
             workplace.array,
@@ -93,12 +111,15 @@ def simulate_series(
             chunk=batch,
         )
     series = open_tilt_series(workplace.array, mode="r+")
+    remaining = [first for first in range(0, sections, batch) if not workplace.is_finished(first)]
+    section = 4 * geometry.views * geometry.detector
+    workplace.check_space(sum(min(batch, sections - first) for first in remaining) * section)
     operator = make_operator(geometry, fused=False)
     bar = tqdm(total=sections, unit="section", desc="tilt series", disable=not progress)
     with torch.no_grad(), bar:
         for first in range(0, sections, batch):
             stop = min(first + batch, sections)
-            if not workplace.is_finished(first):
+            if first in remaining:
                 images = np.asarray(volume.array[first:stop], dtype=np.float32)
                 if not np.isfinite(images).all():
                     raise DdgmError(
@@ -111,9 +132,8 @@ def simulate_series(
                     purpose=Purpose.SLAB_MEASUREMENT,
                 )
                 data = operator.forward(torch.from_numpy(images)) + std * noise.draw()
-                with workplace.writing(first, stop):
+                with workplace.writing_sections(first, stop):
                     series.array[first:stop] = data.numpy()
-                workplace.finish(first, {"sections": stop - first})
+                with workplace.writing("a record"):
+                    workplace.finish(first, {"sections": stop - first})
             bar.update(stop - first)
-    workplace.close()
-    return open_tilt_series(path)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +55,11 @@ class TiltSeries:
     noise_std: float | None
     axes: str
     origin: Triple
+
+    @property
+    def identity(self) -> str:
+        """A digest of its description, which a series that is made anew does not have again."""
+        return hashlib.sha256((self.path / "zarr.json").read_bytes()).hexdigest()[:16]
 
     @property
     def sections(self) -> int:
@@ -150,6 +158,7 @@ def create_tilt_series(
                 "noise_std": noise_std,
                 "axes": axes,
                 "origin_voxels": [int(each) for each in origin],
+                "id": uuid.uuid4().hex,
             },
         )
     except zarr.errors.ContainsArrayError as error:
@@ -211,10 +220,14 @@ def _described(path: Path, array: zarr.Array[Any]) -> TiltSeries:
     try:
         check_axes(axes)
         square_pixel(size[1], size[2])
-        if min(size) <= 0:
+        if not all(0 < edge < math.inf for edge in size):
             raise DdgmError(f"voxel_size_nm is {list(size)}; every edge must be positive")
-        if noise_std is not None and not float(noise_std) >= 0:
-            raise DdgmError(f"noise_std is {noise_std}; it must not be negative")
+        if any(first != int(first) for first in origin):
+            raise DdgmError(f"origin_voxels is {list(origin)}; whole numbers are needed")
+        if noise_std is not None and (
+            not isinstance(noise_std, int | float) or not 0 <= noise_std < math.inf
+        ):
+            raise DdgmError(f"noise_std is {noise_std!r}; a number that is not negative is needed")
     except DdgmError as error:
         raise DdgmError(f"{where}: {error}") from error
     return TiltSeries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -259,6 +260,14 @@ def open_volume(path: str | Path, *, mode: Literal["r", "r+"] = "r") -> Volume:
     except DdgmError as error:
         raise DdgmError(f"{path} is not a ddgm volume: {error}") from error
     return Volume(array=array, axes=axes, voxel_size=size, origin=origin)
+
+
+def identity(volume: Volume) -> str:
+    """Return a digest of a volume's description and of when it was written."""
+    file = Path(str(volume.array.store_path.store.root)) / volume.array.path / "zarr.json"  # type: ignore[attr-defined]
+    digest = hashlib.sha256(file.read_bytes())
+    digest.update(str(file.stat().st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
 
 
 def _triple_of_ints(name: str, values: Any) -> Triple:

@@ -6,7 +6,9 @@ be divided; docs/volumes.md says why a section is not.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -67,12 +69,16 @@ class Job:
     ----------
     series : Path
         The tilt series.
+    series_identity : str
+        `TiltSeries.identity`: a worker may have read another one of that name before.
     workplace : Workplace
         Of the volume.
     method : Method
         The method with its settings.
     network : Path or None
         File of the network.
+    network_digest : str or None
+        Of the file's content.
     half : bool
         Whether the network computes in bfloat16.
     blending : Blending
@@ -90,9 +96,11 @@ class Job:
     """
 
     series: Path
+    series_identity: str
     workplace: Workplace
     method: Method
     network: Path | None
+    network_digest: str | None
     half: bool
     blending: Blending
     normalisation: Normalisation
@@ -182,9 +190,11 @@ def reconstruct_volume(
         raise DdgmError("reconstruct_volume: the method needs a denoising network; none was given")
     job = Job(
         series=series.path.absolute(),
+        series_identity=series.identity,
         workplace=Workplace(Path(path).absolute()),
         method=method,
         network=file,
+        network_digest=None if file is None else _digest(file),
         half=half,
         blending=blending or Blending(),
         normalisation=normalisation,
@@ -195,7 +205,19 @@ def reconstruct_volume(
     )
     _check(job, series)
     workplace = _open_workplace(job, series, batch, dtype)
-    sections = series.sections
+    with workplace.held():
+        _reconstruct(job, series, client, batch, dtype, progress)
+        with workplace.writing("the volume"):
+            _describe(job)
+            workplace.close()
+    return open_volume(path)
+
+
+def _reconstruct(
+    job: Job, series: TiltSeries, client: Client, batch: int, dtype: str, progress: bool
+) -> None:
+    """Have workers reconstruct what is not finished."""
+    workplace, sections = job.workplace, series.sections
     remaining = [first for first in range(0, sections, batch) if not workplace.is_finished(first)]
     plane = np.dtype(dtype).itemsize * series.geometry.height * series.geometry.width
     workplace.check_space(sum(min(batch, sections - first) for first in remaining) * plane)
@@ -210,9 +232,11 @@ def reconstruct_volume(
         total=sections, initial=done, unit="section", desc="volume", disable=not progress
     ) as bar:
         _wait(client, futures, bar)
-    _describe(job)
-    workplace.close()
-    return open_volume(path)
+    if not all(map(workplace.is_finished, remaining)):
+        raise DdgmError(
+            f"reconstruct_volume: workers do not find {workplace.folder}; they need the same paths "
+            "as the process that asks them"
+        )
 
 
 def reconstruct_sections(job: Job, first: int, stop: int) -> None:
@@ -225,11 +249,20 @@ def reconstruct_sections(job: Job, first: int, stop: int) -> None:
     first, stop : int
         Sections, the last one excluded; those of one chunk of the volume.
     """
+    # Another worker may have taken it over, or the run may have ended, while this one was cut off.
+    if not job.workplace.array.exists() or job.workplace.is_finished(first):
+        return
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     # One at a time stays in memory; all that a worker does is the same job.
     series, operator, denoiser = _tools(
-        job.series, job.network, job.half, job.blending, _own_device(job.device)
+        job.series,
+        job.series_identity,
+        job.network,
+        job.network_digest,
+        job.half,
+        job.blending,
+        _own_device(job.device),
     )
     started = time.perf_counter()
     with torch.no_grad():
@@ -243,17 +276,16 @@ def reconstruct_sections(job: Job, first: int, stop: int) -> None:
         errors = data_error(operator, solution, data)
     volume = open_volume(job.workplace.array, mode="r+")
     grey = solution.cpu().numpy() * job.normalisation.std + job.normalisation.mean
-    with job.workplace.writing(first, stop):
+    with job.workplace.writing_sections(first, stop):
         volume.array[first:stop] = _as_dtype(grey, volume.dtype)
-    job.workplace.finish(
-        first,
-        {
-            "sections": stop - first,
-            "seconds": time.perf_counter() - started,
-            "data_error": errors.tolist(),
-            "evaluations": asdict(problem.evaluations),
-        },
-    )
+    record = {
+        "sections": stop - first,
+        "seconds": time.perf_counter() - started,
+        "data_error": errors.tolist(),
+        "evaluations": asdict(problem.evaluations),
+    }
+    with job.workplace.writing("a record"):
+        job.workplace.finish(first, record)
 
 
 def _check(job: Job, series: TiltSeries) -> None:
@@ -290,10 +322,10 @@ def _noise_std(
 
 def _open_workplace(job: Job, series: TiltSeries, batch: int, dtype: str) -> Workplace:
     settings = {
-        "series": str(job.series),
-        "shape": list(series.volume_shape),
+        "series": [str(job.series), job.series_identity],
+        "geometry": series.geometry.as_dict(),
         "method": _settings_of(job.method),
-        "network": None if job.network is None else str(job.network),
+        "network": None if job.network is None else [str(job.network), job.network_digest],
         "half": job.half,
         "blending": asdict(job.blending),
         "normalisation": asdict(job.normalisation),
@@ -346,7 +378,8 @@ def _describe(job: Job) -> None:
 
 def _wait(client: Client, futures: Mapping[Future[None], int], bar: tqdm[Any]) -> None:
     """Wait for all batches; end with the first error, and leave nothing running."""
-    from distributed import as_completed
+    from distributed import CancelledError, as_completed
+    from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
 
     def show(event: Any) -> None:
@@ -355,7 +388,7 @@ def _wait(client: Client, futures: Mapping[Future[None], int], bar: tqdm[Any]) -
     if not bar.disable:
         client.subscribe_topic(TOPIC, show)
     try:
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures), loop=client.loop):
             future.result()
             bar.update(futures[future])
     except KilledWorker as error:
@@ -364,10 +397,16 @@ def _wait(client: Client, futures: Mapping[Future[None], int], bar: tqdm[Any]) -
             "want of memory most likely; give them more memory, or take fewer sections (batch) or "
             "patches (blending) at a time"
         ) from error
+    except (CancelledError, CommClosedError) as error:
+        raise DdgmError(
+            "reconstruct_volume: the scheduler is gone; start it and run again: what is finished "
+            "is kept"
+        ) from error
     finally:
-        if not bar.disable:
-            client.unsubscribe_topic(TOPIC)
-        client.cancel(list(futures), force=True)
+        with contextlib.suppress(Exception):  # the scheduler may be what has failed
+            if not bar.disable:
+                client.unsubscribe_topic(TOPIC)
+            client.cancel(list(futures), force=True)
 
 
 def _reporter(what: str, levels: int) -> Callable[[Evaluations], None] | None:
@@ -407,14 +446,29 @@ def _own_device(name: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _tools(
-    path: Path, network: Path | None, half: bool, blending: Blending, device: str
+    path: Path,
+    identity: str,
+    network: Path | None,
+    digest: str | None,
+    half: bool,
+    blending: Blending,
+    device: str,
 ) -> tuple[TiltSeries, LinearOperator, BlendedDenoiser | None]:
     series = open_tilt_series(path)
+    if series.identity != identity or (network is not None and _digest(network) != digest):
+        raise DdgmError(f"{path} or {network} has changed since the run began; run again")
     operator = make_operator(series.geometry, device, fused=False)
     denoiser = None
     if network is not None:
         denoiser = BlendedDenoiser.of(load_denoiser(network, device, half=half), **asdict(blending))
     return series, operator, denoiser
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except FileNotFoundError as error:
+        raise DdgmError(f"network {path}: no such file") from error
 
 
 def _as_dtype(grey: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:

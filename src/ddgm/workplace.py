@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddgm.archive import replacing
+import filelock
+
+from ddgm.archive import sync, write_durably
 from ddgm.errors import DdgmError
 
 
@@ -44,6 +46,9 @@ class Workplace:
         place = cls(Path(target).absolute())
         if place.target.exists():
             raise DdgmError(f"{place.target} exists already; remove it, or choose another name")
+        if place.folder.exists() and not (place.array / "zarr.json").exists():
+            # Records without their array: it was begun and no more, or it has got its name.
+            shutil.rmtree(place.folder)
         record, wanted = place.folder / "settings.json", json.loads(json.dumps(settings))
         if record.exists():
             found = json.loads(record.read_text(encoding="utf-8"))
@@ -57,8 +62,7 @@ class Workplace:
                 )
         else:
             place.records.mkdir(parents=True, exist_ok=True)
-            with replacing(record) as partial:
-                partial.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+            write_durably(record, json.dumps(wanted, indent=1).encode())
         return place
 
     @property
@@ -82,10 +86,8 @@ class Workplace:
 
     def finish(self, part: int, record: Mapping[str, Any]) -> None:
         """Note that a part has been written."""
-        with replacing(self._record(part)) as partial, partial.open("w", encoding="utf-8") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_durably(self._record(part), json.dumps(record).encode())
+        sync(self.records)
 
     def finished(self) -> dict[int, dict[str, Any]]:
         """Return the records of all finished parts, in order."""
@@ -93,19 +95,39 @@ class Workplace:
         return {part: json.loads(records[part].read_text("utf-8")) for part in sorted(records)}
 
     @contextmanager
-    def writing(self, first: int, stop: int) -> Iterator[None]:
-        """Turn a failure to write some sections into one line, and force them to the disk."""
+    def held(self) -> Iterator[None]:
+        """Keep other processes that would make the same array out."""
+        lock = filelock.FileLock(self.folder / "lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise DdgmError(
+                f"{self.target}: another process is making it; wait for its end"
+            ) from error
         try:
             yield
-            for path in self._chunks(first, stop):
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+        finally:
+            lock.release()
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Turn a failure to write something into one line."""
+        try:
+            yield
         except OSError as error:
             advice = "free some space" if error.errno == errno.ENOSPC else "mend that"
             raise DdgmError(
-                f"{self.target}: sections {first} to {stop - 1} could not be written "
-                f"({error.strerror or error}); {advice} and run again: what is finished is kept"
+                f"{self.target}: {what} could not be written ({error.strerror or error}); {advice} "
+                "and run again: what is finished is kept"
             ) from error
+
+    @contextmanager
+    def writing_sections(self, first: int, stop: int) -> Iterator[None]:
+        """Do the same with some sections, and wait until they are on the disk."""
+        with self.writing(f"sections {first} to {stop - 1}"):
+            yield
+            for path in self._written(first, stop):
+                sync(path)
 
     def check_space(self, size: int) -> None:
         """Refuse to begin what will not fit on the disk.
@@ -125,16 +147,18 @@ class Workplace:
     def close(self) -> None:
         """Give the finished array its name, and remove the workplace."""
         os.replace(self.array, self.target)
+        sync(self.target.parent)
         shutil.rmtree(self.folder)
 
     def _record(self, part: int) -> Path:
         return self.records / f"{part}.json"
 
-    def _chunks(self, first: int, stop: int) -> Iterator[Path]:
-        """Return the files of some sections of a Zarr v3 array whose chunks they fill."""
-        shape = json.loads((self.array / "zarr.json").read_text(encoding="utf-8"))
-        chunk = shape["chunk_grid"]["configuration"]["chunk_shape"][0]
+    def _written(self, first: int, stop: int) -> Iterator[Path]:
+        """Return files and folders of some sections of a Zarr v3 array whose chunks they fill."""
+        described = json.loads((self.array / "zarr.json").read_text(encoding="utf-8"))
+        chunk = described["chunk_grid"]["configuration"]["chunk_shape"][0]
         for index in range(first // chunk, -(-stop // chunk)):
-            yield from (
-                each for each in (self.array / "c" / str(index)).rglob("*") if each.is_file()
-            )
+            folder = self.array / "c" / str(index)
+            if folder.exists():  # of nothing but fill values there is no chunk
+                yield from (*folder.rglob("*"), folder, self.array / "c")
+        yield self.array

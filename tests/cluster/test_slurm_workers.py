@@ -6,10 +6,11 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
-from cases import make_case
+from cases import listening, make_case
 
-from ddgm.cluster import ClusterSettings, connect
+from ddgm.cluster import ClusterSettings, connect, is_loopback
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -36,11 +37,18 @@ def test_jobs_are_workers_and_a_lost_one_is_replaced(slurm, tmp_path, interface)
         lost.extend(jobs())
         subprocess.run(["scancel", *lost], check=True)
 
+    here = psutil.Process()
+    before = listening([here])
     with connect(settings, folder=tmp_path) as workers:
         assert workers.threads == 1
         scheme = "tcp" if interface == "lo" else "tls"
         address = workers.client.scheduler_info()["address"]
         assert address.startswith(f"{scheme}://")
+        workers.client.wait_for_workers(1, timeout=60)
+        if interface == "lo":
+            (worker,) = workers.client.run(os.getpid).values()
+            processes = [here, psutil.Process(worker), psutil.Process(worker).parent()]
+            assert all(map(is_loopback, listening(processes) - before))
         thread = threading.Thread(target=lose)
         thread.start()
         volume = case.reconstruct(tmp_path / "volume.zarr", workers.client)

@@ -102,8 +102,9 @@ def test_the_librarys_defaults_of_training_are_those_of_the_papers_configuration
 def test_the_configuration_of_fib25_makes_sense_where_its_volumes_are(tmp_path):
     config = load("fib25.yaml") | {"data_dir": str(tmp_path)}
     volume = np.zeros((128, 128, 12), np.uint8)
-    for name in ("train", "eval"):
+    for name in ("train", "eval", "slab"):
         write_precomputed(volume, tmp_path / name)
+    config["volumes"]["slab"]["box"] = None
     config["geometry"]["views"] = 64  # half the projector: this is about the volumes
     check_meaning(config)
     config["patches"]["gap"] = 11

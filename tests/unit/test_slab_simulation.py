@@ -8,8 +8,9 @@ from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
 from ddgm.projector import Projector
 from ddgm.slab_simulation import simulate_series
-from ddgm.tilt_series import open_tilt_series
+from ddgm.tilt_series import create_tilt_series, open_tilt_series
 from ddgm.volume import create_volume
+from ddgm.workplace import Workplace
 
 GREY = Normalisation(mean=130.0, std=30.0)
 
@@ -81,12 +82,15 @@ def test_an_interrupted_simulation_goes_on(tmp_path):
 
 def test_an_unfinished_one_with_another_seed_is_not_mixed_in(volume, tmp_path):
     simulated(volume, tmp_path / "done.zarr")
-    (tmp_path / "series.zarr.partial" / "finished").mkdir(parents=True)
-    (tmp_path / "series.zarr.partial" / "settings.json").write_text('{"seed": 2}')
-    with pytest.raises(DdgmError, match=r"unfinished work with another .*seed"):
-        simulated(volume, tmp_path / "series.zarr")
     with pytest.raises(DdgmError, match="exists already"):
         simulated(volume, tmp_path / "done.zarr")
+    begun = Workplace(tmp_path / "series.zarr")
+    create_tilt_series(
+        begun.array, 7, TiltGeometry.limited_angle((12, 30), views=9), voxel_size=(8, 16, 16)
+    )
+    (begun.folder / "settings.json").write_text('{"seed": 2}')
+    with pytest.raises(DdgmError, match=r"unfinished work with another .*seed"):
+        simulated(volume, tmp_path / "series.zarr")
 
 
 def test_a_slab_with_values_that_are_not_finite_is_refused(tmp_path):

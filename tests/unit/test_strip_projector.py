@@ -194,3 +194,11 @@ class TestThreads:
         for batch in (1, LANES):
             operator.adjoint(operator.forward(normal(batch, 9, 13)))
             assert torch.get_num_threads() == count
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (32, 200), (9, 77)])
+def test_the_norm_is_a_close_upper_bound_of_the_largest_singular_value(shape):
+    projector = StripProjector(TiltGeometry.limited_angle(shape, views=24))
+    dense = projector.forward(torch.eye(math.prod(shape)).reshape(-1, *shape)).flatten(1).double()
+    exact = float(torch.linalg.matrix_norm(dense, 2))
+    assert exact * (1 - 1e-6) <= projector.norm <= exact * 1.0026

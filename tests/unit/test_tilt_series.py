@@ -71,7 +71,9 @@ def test_a_series_of_another_program_needs_few_attributes(tmp_path):
         ({"voxel_size_nm": [16, 16]}, r"voxel_size_nm is \[16, 16\]; three numbers are needed"),
         ({"voxel_size_nm": [16, 16, 8]}, "pixels are 16 nm deep and 8 nm wide"),
         ({"voxel_size_nm": [0, 16, 16]}, "every edge must be positive"),
-        ({"noise_std": -1}, "noise_std is -1; it must not be negative"),
+        ({"noise_std": -1}, "noise_std is -1; a number that is not negative is needed"),
+        ({"noise_std": "much"}, "noise_std is 'much'; a number"),
+        ({"origin_voxels": [0, 0, 0.5]}, r"origin_voxels is \[0.0, 0.0, 0.5\]; whole numbers"),
         ({"axes": "yyx"}, 'axes "yyx" is not an order'),
     ],
 )

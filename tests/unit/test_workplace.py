@@ -1,5 +1,6 @@
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -24,7 +25,7 @@ def test_the_array_appears_when_all_of_it_is_there(tmp_path):
     place = begun(tmp_path)
     for first in (0, 2):
         assert not place.is_finished(first)
-        with place.writing(first, first + 2):
+        with place.writing_sections(first, first + 2):
             zarr.open_array(place.array)[first : first + 2] = first + 1
         place.finish(first, {"seconds": 1})
         assert not place.target.exists()
@@ -45,6 +46,47 @@ def test_unfinished_work_with_other_settings_is_left_alone(tmp_path):
     with pytest.raises(DdgmError, match=r"unfinished work with another K, batch; remove the fold"):
         Workplace.open(tmp_path / "out.zarr", {**SETTINGS, "K": 4, "batch": 1})
     assert begun(tmp_path).is_finished(2)
+
+
+def test_a_batch_of_nothing_but_fill_values_is_written_too(tmp_path):
+    place = begun(tmp_path)
+    with place.writing_sections(0, 2):
+        zarr.open_array(place.array)[0:2] = 0
+    place.finish(0, {})
+    assert place.is_finished(0)
+
+
+def test_records_of_an_array_that_has_got_its_name_are_not_taken_for_another(tmp_path):
+    # As if killed while the workplace is removed, and the array was removed afterwards.
+    place = begun(tmp_path)
+    place.finish(0, {})
+    place.array.rename(place.target)
+    with pytest.raises(DdgmError, match="exists already"):
+        begun(tmp_path)
+    shutil.rmtree(place.target)
+    assert not begun(tmp_path).is_finished(0)
+
+
+def test_two_processes_do_not_make_the_same_array(tmp_path):
+    place = begun(tmp_path)
+    script = f"""
+        from ddgm.workplace import Workplace
+        with Workplace.open({str(place.target)!r}, {SETTINGS!r}).held():
+            print("held", flush=True)
+            input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(DdgmError, match="another process is making it"), place.held():
+            pass
+        other.kill()
+    with place.held():
+        pass
 
 
 def test_records_are_ordered_by_their_numbers(tmp_path):
@@ -79,7 +121,7 @@ def test_a_write_that_fails_is_one_line_and_leaves_no_record(tmp_path):
         array = zarr.open_array(place.array)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
         try:
-            with place.writing(0, 2):
+            with place.writing_sections(0, 2):
                 array[0:2] = numpy.random.default_rng(0).random((2, 8, 8))
             place.finish(0, {{}})
         except DdgmError as error:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from ddgm.denoiser import Normalisation
 from ddgm.methods import DDGM
@@ -67,3 +68,13 @@ def make_case(folder: Path) -> Case:
 def sum_of_squares(shape):
     axes = np.meshgrid(*(np.fft.fftfreq(size) for size in shape), indexing="ij")
     return sum(axis**2 for axis in axes)
+
+
+def listening(processes):
+    """Return the addresses that processes listen on."""
+    return {
+        connection.laddr.ip
+        for process in processes
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }

@@ -1,7 +1,5 @@
 """Workers that are processes, and what they make undisturbed."""
 
-from pathlib import Path
-
 import pytest
 from cases import make_case
 
@@ -25,10 +23,3 @@ def client():
 def whole(case, client, tmp_path_factory):
     """What an undisturbed run gives."""
     return case.reconstruct(tmp_path_factory.mktemp("whole") / "whole.zarr", client)
-
-
-def pytest_collection_modifyitems(items):
-    """Keep these tests in one process where several share the work: they share the workers."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("workers"))

@@ -8,24 +8,17 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
-from distributed import Client
+from cases import listening, make_case
+from distributed import Client, LocalCluster
 
 from ddgm.cluster import ClusterSettings, connect, is_loopback
 from ddgm.errors import DdgmError, SettingError
+from ddgm.methods import Algebraic
 
 DASK = str(Path(sys.executable).with_name("dask"))
-
-
-def listening(processes):
-    """Return the addresses that processes listen on."""
-    return {
-        connection.laddr.ip
-        for process in processes
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
 
 
 def own_address():
@@ -106,15 +99,27 @@ def test_workers_of_a_scheduler_that_runs_already(tmp_path):
         )
         with Client(scheduler_file=str(file)) as client:
             address = client.scheduler_info()["address"]
-        settings = ClusterSettings(kind="address", address=address, threads=3)
+        settings = ClusterSettings(kind="address", address=address, threads=1)
+        case = make_case(tmp_path)
         with connect(settings) as workers:
-            assert workers.threads == 3
-            assert workers.client.submit(sum, [1, 2]).result(timeout=60) == 3
+            assert workers.threads == 1
+            volume = case.reconstruct(tmp_path / "volume.zarr", workers.client, Algebraic(K=3))
+        assert np.asarray(volume.array).std() > 0
         assert all(process.poll() is None for process in processes)  # they are not ours to end
     finally:
         for process in processes:
             process.terminate()
             process.wait(timeout=30)
+
+
+def test_workers_that_take_several_tasks_at_a_time_are_refused(tmp_path):
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
+        settings = ClusterSettings(kind="address", address=cluster.scheduler_address)
+        with (
+            pytest.raises(DdgmError, match=r"take 2 tasks at a time; .* --nthreads 1"),
+            connect(settings),
+        ):
+            pass
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
@@ -142,6 +147,7 @@ def test_a_host_that_is_not_this_machine_is_named():
         ({"kind": "cloud"}, "kind = 'cloud' must be one of local, slurm, address"),
         ({"kind": "address"}, "address = None goes with the kind"),
         ({"address": "tcp://x"}, "address = 'tcp://x' goes with the kind"),
+        ({"queue": "main"}, "queue = 'main' has no meaning for the kind 'local'"),
         ({"workers": 0}, "workers = 0 must be at least 1"),
         ({"threads": 0}, "threads = 0 must be at least 1"),
         ({"memory": "much"}, "memory = 'much' is no amount of memory"),

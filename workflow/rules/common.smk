@@ -188,11 +188,13 @@ HAS_SLAB = bool(SLAB["tilt_series"] or config["volumes"]["slab"])
 RECONSTRUCTION_CODE = (
     "denoiser",
     "eigenbasis",
+    "engine",
     "fused",
     "iterative",
     "methods",
     "network",
     "noise",
+    "preconditioner",
     "projector",
     "reconstruction",
     "schedules",

@@ -73,6 +73,8 @@ if HAS_SLAB:
             library=code_of(
                 *RECONSTRUCTION_CODE,
                 "blending",
+                "noise_level",
+                "sinograms",
                 "tilt_series",
                 "volume_reconstruction",
                 script="reconstruct_volume",

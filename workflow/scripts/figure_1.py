@@ -9,16 +9,16 @@ from ddgm.volume import open_volume
 with session(snakemake.log[0]):
     section, normalisation = snakemake.params.section, load_statistics(snakemake.input.statistics)
     series = open_tilt_series(snakemake.input.series)
-    paths = [*snakemake.input.volumes, *snakemake.input.truth]
-    labels = [*snakemake.params.labels, *["truth" for _ in snakemake.input.truth]]
-    images = [np.asarray(open_volume(path).array[section], dtype=np.float32) for path in paths]
+
+    def image(path):
+        grey = np.asarray(open_volume(path).array[section], dtype=np.float32)
+        return (grey - normalisation.mean) / normalisation.std
+
     figure = slab(
         series.read(section, section + 1)[0],
-        [
-            (label, (image - normalisation.mean) / normalisation.std)
-            for label, image in zip(labels, images, strict=True)
-        ],
-        voxel_size=series.voxel_size[2],
-        max_tilt=max(series.geometry.angles),
+        list(zip(snakemake.params.labels, map(image, snakemake.input.volumes), strict=True)),
+        truth=image(str(snakemake.input.truth)) if snakemake.input.truth else None,
+        voxel_size=series.pixel_size,
+        tilts=(series.geometry.angles[0], series.geometry.angles[-1]),
     )
     save_figure(figure, snakemake.output.pdf, snakemake.output.png)
