@@ -41,8 +41,10 @@ def session(log: Path | str | None = None) -> Iterator[None]:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers
     )
     logging.captureWarnings(True)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for handler in handlers:  # levels of loggers are set anew by the libraries, once loaded
+        handler.addFilter(
+            lambda record: record.levelno >= logging.ERROR or not record.name.startswith(_CHATTY)
+        )
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=".*Sparse (CSR|invariant).*")
     try:

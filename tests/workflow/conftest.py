@@ -93,6 +93,7 @@ def finished(tmp_path_factory):
     return made
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Keep these tests in one process where several share the work: they share what was run."""
     for item in items:
