@@ -65,7 +65,8 @@ def main():
             name: json.loads((arguments.folder / f"{name}.json").read_text()) for name in PARTS
         }
         page = Path(__file__).parents[1] / "docs" / "benchmark_volumes.md"
-        page.write_text(report(results), encoding="utf-8")
+        text = report(results) + windows_section(results["windows"])
+        page.write_text(text, encoding="utf-8")
         print(f"written: {page}")
 
 
@@ -246,7 +247,7 @@ class CroppedNoise:
 
 
 def windows(folder):
-    """A window by itself, in a slab of a quarter of the size: how far it is from the undivided one."""
+    """A window by itself in a slab of a quarter of the size, against the undivided one."""
     depth, width = DEPTH // 4, WIDTH // 4
     geometry = TiltGeometry.limited_angle((depth, width))
     operator = make_operator(geometry, fused=False)
@@ -348,7 +349,7 @@ def large(folder):
 
 def report(results):
     whole, cut, far = results["undivided"], results["chunked"], results["long"]
-    big, windowed = results["large"], results["windows"]
+    big = results["large"]
     rows = [
         (
             "difference from the undivided slab, root mean square",
@@ -400,17 +401,6 @@ def report(results):
         f"| {name} | {value} | {target} | {'–' if met is None else 'yes' if met else 'no'} |"
         for name, value, target, met in rows
     ]
-    halos = sorted({each["halo"] for each in windowed["windows"]})
-    table = [
-        f"| | {' | '.join(f'halo {halo}' for halo in halos)} |",
-        f"| --- |{' --- |' * len(halos)}",
-    ]
-    for corrected, label in (
-        (False, "only rays that stay within the window"),
-        (True, "all rays, less what the algebraic reconstruction has outside"),
-    ):
-        values = {e["halo"]: e["rms"] for e in windowed["windows"] if e["corrected"] == corrected}
-        table.append(f"| {label} | {' | '.join(f'{values[halo]:.4f}' for halo in halos)} |")
     data = "FIB-25, mirrored to the length" if os.environ.get("DDGM_DATA_DIR") else "synthetic"
     several = " and ".join(f"{size / 2**20:.0f} MiB" for size in results["memory"].values())
     restarted = "was" if big["restarted"] else "was not"
@@ -432,7 +422,22 @@ peak was {big["peak_rss"] / 2**30:.2f} GiB, and it took {big["seconds"] / 60:.0f
 Times: undivided {whole["seconds"]:.0f} s, by the worker {cut["seconds"]:.0f} s, {LONG} columns
 {far["seconds"]:.0f} s. Peak memory of the worker: {cut["peak_rss"] / 2**20:.0f} and
 {far["peak_rss"] / 2**20:.0f} MiB; with batches of 8 sections {several}. MSE {cut["mse"]:.4f}.
+"""
 
+
+def windows_section(windowed):
+    halos = sorted({each["halo"] for each in windowed["windows"]})
+    table = [
+        f"| | {' | '.join(f'halo {halo}' for halo in halos)} |",
+        f"| --- |{' --- |' * len(halos)}",
+    ]
+    for corrected, label in (
+        (False, "only rays that stay within the window"),
+        (True, "all rays, less what the algebraic reconstruction has outside"),
+    ):
+        values = {e["halo"]: e["rms"] for e in windowed["windows"] if e["corrected"] == corrected}
+        table.append(f"| {label} | {' | '.join(f'{values[halo]:.4f}' for halo in halos)} |")
+    return f"""
 ## Windows by themselves
 
 What 128 columns of a slab of {windowed["depth"]} × {windowed["width"]} pixels differ from those of
