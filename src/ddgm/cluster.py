@@ -285,7 +285,7 @@ def _slurm(settings: ClusterSettings, folder: Path) -> Iterator[Workers]:
                 interface=settings.interface,
                 job_extra_directives=list(settings.directives),
                 # Each worker would serve a page of its own, to everybody and in plain text.
-                worker_extra_args=["--no-dashboard"],
+                worker_extra_args=["--no-dashboard", "--dashboard-address", "127.0.0.1:0"],
                 scheduler_options={
                     "host": host,
                     "dashboard_address": f"{host}:{settings.dashboard_port}",
