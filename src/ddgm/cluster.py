@@ -195,7 +195,7 @@ def _local(settings: ClusterSettings, device: str, cores: int) -> Iterator[Worke
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=settings.memory or "auto",
-                silence_logs=logging.ERROR,  # an error of a task comes back with its result
+                silence_logs=logging.CRITICAL,  # an error of a task comes back with its result
                 host=host,
                 protocol="tls://" if security else "tcp://",
                 security=security,
