@@ -22,6 +22,7 @@ from ddgm.engine import (
 from ddgm.fused import FusedOperator
 from ddgm.geometry import TiltGeometry
 from ddgm.projector import Projector, system_matrix
+from ddgm.strip_projector import StripProjector
 
 SYMMETRIC = TiltGeometry.limited_angle((9, 12), views=8, detector=14)
 ASYMMETRIC = TiltGeometry(9, 7, (-71.0, -40.0, 0.0, 20.0, 33.0), 11)
@@ -127,14 +128,14 @@ class TestMakeOperator:
         monkeypatch.setattr(engine, "LARGEST_BLOCK", largest_block(geometry) - 1)
         large = make_operator(geometry, cache=tmp_path)
         assert isinstance(small, FusedOperator)
-        assert isinstance(large, Projector)
+        assert isinstance(large, StripProjector)
         assert small.eigenbasis is not None
         assert large.eigenbasis is None
 
         image, data = normal(3, *geometry.image_shape), normal(3, *geometry.sinogram_shape, seed=1)
-        assert torch.equal(small.forward(image), large.forward(image))
-        assert torch.equal(small.adjoint(data), large.adjoint(data))
-        assert small.max_step_size == pytest.approx(large.max_step_size, rel=1e-4)
+        assert difference(small.forward(image), large.forward(image)) < 1e-3
+        assert difference(small.adjoint(data), large.adjoint(data)) < 1e-3
+        assert small.max_step_size == pytest.approx(large.max_step_size, rel=5e-3)
         step_size = 0.7 * small.max_step_size
         once = small.descend(image, small.right_side(data), step_size, 25)
         loop = large.descend(image, large.right_side(data), step_size, 25)
@@ -142,8 +143,8 @@ class TestMakeOperator:
         weight = 0.05 * small.norm**2
         once, _ = small.proximal(image, small.right_side(data), weight)
         loop, _ = large.proximal(image, large.right_side(data), weight)
-        # Conjugate gradients stop at a thousandth of their first residual.
-        assert difference(once, loop) < 5e-3
+        # Conjugate gradients stop at a hundredth of their first residual.
+        assert difference(once, loop) < 3e-2
 
     def test_large_images_leave_the_cache_alone(self, tmp_path, monkeypatch, no_decomposition):
         monkeypatch.setattr(engine, "LARGEST_BLOCK", 1)

@@ -139,6 +139,13 @@ class TestOperator:
         scale = projected.norm(dim=(-2, -1)) * data.double().norm(dim=(-2, -1))
         assert ((in_data - in_images).abs() <= 1e-6 * scale).all()
 
+    @pytest.mark.parametrize("batch", BATCHES)
+    def test_its_normal_product_is_back_projection_after_projection(self, geometry, batch):
+        operator = StripProjector(geometry)
+        image, none = normal(batch, *geometry.image_shape), torch.zeros(geometry.image_shape)
+        stepped = operator.descend(image, none.expand_as(image), 0.5, 1)
+        assert torch.equal(stepped, image - 0.5 * operator.adjoint(operator.forward(image)))
+
     def test_an_image_has_the_same_data_alone_and_in_a_batch(self, geometry):
         operator = StripProjector(geometry)
         images = normal(LANES + 1, *geometry.image_shape)

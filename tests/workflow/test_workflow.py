@@ -228,12 +228,12 @@ def test_the_papers_workflow_is_planned_without_a_connection(checkout):
     status, output = checkout.snakemake("-n", "all")
     assert status == 0, output
     assert re.search(r"^train +1$", output, re.MULTILINE)
-    assert re.search(r"^download +2$", output, re.MULTILINE)
+    assert re.search(r"^download +3$", output, re.MULTILINE)  # train, eval and slab
 
 
 def test_every_rule_says_what_a_cluster_and_a_reader_need(checkout):
-    on_gpus = {"train", "eigenbasis", "reconstruct", "sweep_{sweep}_point"}
-    costly = on_gpus | {"download", "statistics"}
+    on_gpus = {"train", "eigenbasis", "reconstruct", "reconstruct_volume", "sweep_{sweep}_point"}
+    costly = on_gpus | {"download", "simulate_slab", "statistics"}
     seen = set()
     for path in (checkout.root / "workflow" / "rules").glob("*.smk"):
         for text in re.split(r"^\s*rule(?=[ :])", path.read_text(), flags=re.MULTILINE)[1:]:
@@ -242,7 +242,7 @@ def test_every_rule_says_what_a_cluster_and_a_reader_need(checkout):
             wanted = {"log:", "conda:", "mem_mb=", "runtime=", '"""'}
             wanted |= {"benchmark:"} if name in costly else set()
             wanted |= {"gpu="} if name in on_gpus else set()
-            if name not in ("all", "sweeps"):
+            if name not in ("all", "sweeps", "volume"):
                 assert [word for word in wanted if word not in text] == [], f"{path.name}: {name}"
     assert costly <= seen
 
