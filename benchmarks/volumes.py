@@ -45,6 +45,7 @@ DEPTH, WIDTH, LONG, SECTIONS = 128, 1568, 6272, 1
 METHOD = DDGM(N=50, K=25)
 CORES = 2
 LIMIT = 2**30  # bytes, of the worker that a volume four times as large goes through
+VIEWS = 32  # of that volume, so that its tilt series is larger than the limit too
 
 
 def main():
@@ -129,9 +130,27 @@ def by_dask(folder, width, method=METHOD, sections=SECTIONS):
     """The same by a worker of Dask; wall time of everything but the start of its process."""
     series, path = series_of(folder, width, sections), folder / f"volume_{width}.zarr"
     shutil.rmtree(path, ignore_errors=True)
-    with connect(ClusterSettings(workers=1), device="cpu", cores=CORES) as workers:
+    volume, watched = watched_reconstruction(
+        ClusterSettings(workers=1),
+        series,
+        path,
+        method,
+        network=NETWORK,
+        half=True,
+        batch=sections,
+    )
+    made = volume.array.attrs["reconstruction"]
+    return (
+        watched | {"method": sum(made["seconds"])},
+        (np.asarray(volume.array) - GREY.mean) / GREY.std,
+    )
+
+
+def watched_reconstruction(settings, series, path, method, **options):
+    """Reconstruct by one worker; returns the volume, and time and memory of the worker."""
+    peak, end = [0], threading.Event()
+    with connect(settings, device="cpu", cores=CORES) as workers:
         (worker,) = workers.client.run(os.getpid).values()
-        peak, end = [0], threading.Event()
 
         def watch():
             process = psutil.Process(worker)
@@ -147,21 +166,16 @@ def by_dask(folder, width, method=METHOD, sections=SECTIONS):
             method,
             workers.client,
             GREY,
-            network=NETWORK,
-            half=True,
-            batch=sections,
             dtype="float32",
             threads=workers.threads,
             progress=True,
+            **options,
         )
         seconds = time.perf_counter() - started
         end.set()
         thread.join()
-    made = volume.array.attrs["reconstruction"]
-    return (
-        {"seconds": seconds, "method": sum(made["seconds"]), "peak_rss": peak[0]},
-        (np.asarray(volume.array) - GREY.mean) / GREY.std,
-    )
+        restarted = worker not in workers.client.run(os.getpid).values()
+    return volume, {"seconds": seconds, "peak_rss": peak[0], "restarted": restarted}
 
 
 def chunked(folder):
@@ -187,7 +201,9 @@ def chunked(folder):
 
 
 def long(folder):
-    return by_dask(folder, LONG)[0]
+    """The long section between two short ones, since the machine's speed wavers."""
+    before, far, after = (by_dask(folder, width)[0] for width in (WIDTH, LONG, WIDTH))
+    return far | {"short": [before["seconds"], after["seconds"]]}
 
 
 def memory(folder):
@@ -305,51 +321,29 @@ def large(folder):
             [np.roll(images[each % SECTIONS], each, axis=1) for each in range(at, at + 8)]
         )
     if not series.exists():
-        simulate_series(volume, series, GREY, views=8, noise_std=4.1, seed=2, progress=True)
-    peak, end = [0], threading.Event()
-    with connect(
-        ClusterSettings(workers=1, memory=str(LIMIT)), device="cpu", cores=CORES
-    ) as workers:
-        (worker,) = workers.client.run(os.getpid).values()
-
-        def watch():
-            process = psutil.Process(worker)
-            while not end.wait(0.1):
-                peak[0] = max(peak[0], process.memory_info().rss)
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        started = time.perf_counter()
-        result = reconstruct_volume(
-            open_tilt_series(series),
-            path,
-            Algebraic(K=3),
-            workers.client,
-            GREY,
-            dtype="float32",
-            threads=workers.threads,
-            progress=True,
-        )
-        seconds = time.perf_counter() - started
-        end.set()
-        thread.join()
-        restarted = worker not in workers.client.run(os.getpid).values()
+        simulate_series(volume, series, GREY, views=VIEWS, noise_std=4.1, seed=2, progress=True)
+    result, watched = watched_reconstruction(
+        ClusterSettings(workers=1, memory=str(LIMIT)),
+        open_tilt_series(series),
+        path,
+        Algebraic(K=1),
+    )
     size = int(np.prod(result.shape)) * 4
+    series_bytes = open_tilt_series(series).array.nbytes
     for each in (path, truth, series):
         shutil.rmtree(each)
     return {
+        **watched,
         "bytes": size,
+        "series_bytes": series_bytes,
         "limit": LIMIT,
-        "seconds": seconds,
-        "peak_rss": peak[0],
-        "restarted": restarted,
         "shape": list(shape),
     }
 
 
 def report(results):
     whole, cut, far = results["undivided"], results["chunked"], results["long"]
-    big = results["large"]
+    big, short = results["large"], float(np.mean(far["short"]))
     rows = [
         (
             "difference from the undivided slab, root mean square",
@@ -373,9 +367,9 @@ def report(results):
         ),
         (
             f"wall time, {LONG} / {WIDTH} columns",
-            f"{far['seconds'] / cut['seconds']:.2f}",
+            f"{far['seconds'] / short:.2f}",
             "≤ 4.4",
-            far["seconds"] <= 4.4 * cut["seconds"],
+            far["seconds"] <= 4.4 * short,
         ),
         (
             f"peak memory of the worker, {LONG} / {WIDTH} columns",
@@ -416,11 +410,13 @@ of Dask with as many threads ({CORES}), all of it but the start of the process.
 
 ¹ {cut["borders"]} places where a patch of the network or a chunk on disk begins or ends.
 ² {" × ".join(map(str, big["shape"]))} voxels of float32, {big["bytes"] / 2**30:.1f} GiB; the limit
-is {big["limit"] / 2**30:.0f} GiB. Algebraic, K = 3, 8 views. The worker {restarted} restarted; its
+is {big["limit"] / 2**30:.0f} GiB. Its tilt series has {VIEWS} views,
+{big["series_bytes"] / 2**30:.2f} GiB. Algebraic, K = 1. The worker {restarted} restarted; its
 peak was {big["peak_rss"] / 2**30:.2f} GiB, and it took {big["seconds"] / 60:.0f} minutes.
 
 Times: undivided {whole["seconds"]:.0f} s, by the worker {cut["seconds"]:.0f} s, {LONG} columns
-{far["seconds"]:.0f} s. Peak memory of the worker: {cut["peak_rss"] / 2**20:.0f} and
+{far["seconds"]:.0f} s, before and after that {WIDTH} columns {far["short"][0]:.0f} s and
+{far["short"][1]:.0f} s. Peak memory of the worker: {cut["peak_rss"] / 2**20:.0f} and
 {far["peak_rss"] / 2**20:.0f} MiB; with batches of 8 sections {several}. MSE {cut["mse"]:.4f}.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from abc import abstractmethod
 
 import numpy as np
 import scipy.sparse
@@ -46,7 +47,69 @@ def system_matrix(geometry: TiltGeometry) -> scipy.sparse.csr_matrix:
         astra.projector.delete(projector)
 
 
-class Projector(IterativeOperator):
+class TiltOperator(IterativeOperator):
+    """An operator that takes images to their tilt views; subclasses supply the arithmetic.
+
+    Attributes
+    ----------
+    geometry : TiltGeometry
+        Image, tilts and detector.
+    """
+
+    geometry: TiltGeometry
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of an image."""
+        return self.geometry.image_shape
+
+    @property
+    def data_shape(self) -> tuple[int, int]:
+        """Views and detector bins of a sinogram."""
+        return self.geometry.sinogram_shape
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Project images.
+
+        Parameters
+        ----------
+        image : Tensor
+            (..., height, width), float32.
+
+        Returns
+        -------
+        Tensor
+            (..., views, detector), float32.
+        """
+        check_shape(image, self.image_shape, "image")
+        return self.project(image)
+
+    def adjoint(self, data: Tensor) -> Tensor:
+        """Back-project sinograms (the adjoint, unfiltered).
+
+        Parameters
+        ----------
+        data : Tensor
+            (..., views, detector), float32.
+
+        Returns
+        -------
+        Tensor
+            (..., height, width), float32.
+        """
+        check_shape(data, self.data_shape, "sinogram")
+        return self.back_project(data)
+
+    @abstractmethod
+    def project(self, image: Tensor) -> Tensor:
+        """Apply A to images of the right shape."""
+
+    @abstractmethod
+    def back_project(self, data: Tensor) -> Tensor:
+        """Apply Aᵀ to sinograms of the right shape."""
+
+
+class Projector(TiltOperator):
     """Tilt views of batches of images, as a sparse matrix product on CPU or GPU.
 
     Parameters
@@ -85,16 +148,6 @@ class Projector(IterativeOperator):
         self._adjoint = _sparse_tensor(matrix.T.tocsr(), self._device)
 
     @property
-    def image_shape(self) -> tuple[int, int]:
-        """Rows and columns of an image."""
-        return self.geometry.image_shape
-
-    @property
-    def data_shape(self) -> tuple[int, int]:
-        """Views and detector bins of a sinogram."""
-        return self.geometry.sinogram_shape
-
-    @property
     def device(self) -> torch.device:
         """Where the matrix lives."""
         return self._device
@@ -106,35 +159,13 @@ class Projector(IterativeOperator):
             return None
         return SlabPreconditioner.from_geometry(self.geometry, self._device)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Project images.
+    def project(self, image: Tensor) -> Tensor:
+        """Apply A to images of the right shape."""
+        return _apply(self._forward, image, self.data_shape)
 
-        Parameters
-        ----------
-        image : Tensor
-            (..., height, width), float32.
-
-        Returns
-        -------
-        Tensor
-            (..., views, detector), float32.
-        """
-        return _apply(self._forward, image, self.image_shape, self.data_shape, "image")
-
-    def adjoint(self, data: Tensor) -> Tensor:
-        """Back-project sinograms (the adjoint, unfiltered).
-
-        Parameters
-        ----------
-        data : Tensor
-            (..., views, detector), float32.
-
-        Returns
-        -------
-        Tensor
-            (..., height, width), float32.
-        """
-        return _apply(self._adjoint, data, self.data_shape, self.image_shape, "sinogram")
+    def back_project(self, data: Tensor) -> Tensor:
+        """Apply Aᵀ to sinograms of the right shape."""
+        return _apply(self._adjoint, data, self.image_shape)
 
 
 def _sparse_tensor(matrix: scipy.sparse.csr_matrix, device: torch.device) -> Tensor:
@@ -151,10 +182,6 @@ def _sparse_tensor(matrix: scipy.sparse.csr_matrix, device: torch.device) -> Ten
     )
 
 
-def _apply(
-    matrix: Tensor, values: Tensor, source: tuple[int, int], target: tuple[int, int], what: str
-) -> Tensor:
-    check_shape(values, source, what)
-    batch = values.shape[:-2]
-    columns = values.reshape(-1, source[0] * source[1]).T.contiguous()
-    return (matrix @ columns).T.reshape(*batch, *target)
+def _apply(matrix: Tensor, values: Tensor, target: tuple[int, int]) -> Tensor:
+    columns = values.flatten(-2).reshape(-1, matrix.shape[1]).T.contiguous()
+    return (matrix @ columns).T.reshape(*values.shape[:-2], *target)

@@ -111,29 +111,29 @@ def _simulate(
             chunk=batch,
         )
     series = open_tilt_series(workplace.array, mode="r+")
-    remaining = [first for first in range(0, sections, batch) if not workplace.is_finished(first)]
-    section = 4 * geometry.views * geometry.detector
-    workplace.check_space(sum(min(batch, sections - first) for first in remaining) * section)
+    remaining = workplace.remaining(sections, batch)
+    left = sum(map(len, remaining))
+    workplace.check_space(left * 4 * geometry.views * geometry.detector)
     operator = make_operator(geometry, fused=False)
-    bar = tqdm(total=sections, unit="section", desc="tilt series", disable=not progress)
+    bar = tqdm(
+        total=sections,
+        initial=sections - left,
+        unit="section",
+        desc="tilt series",
+        disable=not progress,
+    )
     with torch.no_grad(), bar:
-        for first in range(0, sections, batch):
-            stop = min(first + batch, sections)
-            if first in remaining:
-                images = np.asarray(volume.array[first:stop], dtype=np.float32)
-                if not np.isfinite(images).all():
-                    raise DdgmError(
-                        f"slab: sections {first} to {stop - 1} hold values that are not finite"
-                    )
-                noise = ImageNoise(
-                    seed,
-                    range(first, stop),
-                    operator.data_shape,
-                    purpose=Purpose.SLAB_MEASUREMENT,
+        for part in remaining:
+            first, stop = part.start, part.stop
+            images = np.asarray(volume.array[first:stop], dtype=np.float32)
+            if not np.isfinite(images).all():
+                raise DdgmError(
+                    f"slab: sections {first} to {stop - 1} hold values that are not finite"
                 )
-                data = operator.forward(torch.from_numpy(images)) + std * noise.draw()
-                with workplace.writing_sections(first, stop):
-                    series.array[first:stop] = data.numpy()
-                with workplace.writing("a record"):
-                    workplace.finish(first, {"sections": stop - first})
-            bar.update(stop - first)
+            noise = ImageNoise(seed, part, operator.data_shape, purpose=Purpose.SLAB_MEASUREMENT)
+            data = operator.forward(torch.from_numpy(images)) + std * noise.draw()
+            with workplace.writing_sections(first, stop):
+                series.array[first:stop] = data.numpy()
+            with workplace.writing("a record"):
+                workplace.finish(first, {"sections": len(part)})
+            bar.update(len(part))

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
-from ddgm.iterative import IterativeOperator
-from ddgm.operator import check_shape
 from ddgm.preconditioner import SlabPreconditioner
+from ddgm.projector import TiltOperator
 
 ONE = np.float32(1)
 HALF = np.float32(0.5)
@@ -32,7 +31,7 @@ LANES = 8  # images that one instruction adds to
 WORTH_LANES = 3  # images from which on LANES at a time are faster, some of them empty
 
 
-class StripProjector(IterativeOperator):
+class StripProjector(TiltOperator):
     """Tilt views of batches of images on a CPU, each weight computed when it is needed.
 
     The entries are those of `ddgm.projector.system_matrix`: the area of a pixel inside a detector
@@ -55,16 +54,6 @@ class StripProjector(IterativeOperator):
         self.geometry = geometry
         angles = np.deg2rad(np.asarray(geometry.angles, dtype=np.float64))
         self._cosines, self._sines = np.cos(angles), np.sin(angles)
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """Rows and columns of an image."""
-        return self.geometry.image_shape
-
-    @property
-    def data_shape(self) -> tuple[int, int]:
-        """Views and detector bins of a sinogram."""
-        return self.geometry.sinogram_shape
 
     @property
     def device(self) -> torch.device:
@@ -96,20 +85,8 @@ class StripProjector(IterativeOperator):
         """Approximate inverse of AᵀA + weight, where there is one for the geometry."""
         return SlabPreconditioner.from_geometry(self.geometry)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Project images.
-
-        Parameters
-        ----------
-        image : Tensor
-            (..., height, width), float32.
-
-        Returns
-        -------
-        Tensor
-            (..., views, detector), float32.
-        """
-        check_shape(image, self.image_shape, "image")
+    def project(self, image: Tensor) -> Tensor:
+        """Apply A to images of the right shape."""
         return self._apply(
             image,
             self.data_shape,
@@ -117,20 +94,8 @@ class StripProjector(IterativeOperator):
             lambda images: self._views(_interleave(images))[:, MARGIN:-MARGIN],
         )
 
-    def adjoint(self, data: Tensor) -> Tensor:
-        """Back-project sinograms (the adjoint, unfiltered).
-
-        Parameters
-        ----------
-        data : Tensor
-            (..., views, detector), float32.
-
-        Returns
-        -------
-        Tensor
-            (..., height, width), float32.
-        """
-        check_shape(data, self.data_shape, "sinogram")
+    def back_project(self, data: Tensor) -> Tensor:
+        """Apply Aᵀ to sinograms of the right shape."""
         return self._apply(
             data,
             self.image_shape,

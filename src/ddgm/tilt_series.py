@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import uuid
 from collections.abc import Sequence
@@ -18,7 +17,14 @@ from zarr.codecs import ZstdCodec
 
 from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
-from ddgm.volume import Triple, check_axes, square_pixel
+from ddgm.volume import (
+    Triple,
+    check_axes,
+    open_array,
+    square_pixel,
+    triple_of_floats,
+    triple_of_ints,
+)
 
 DIMENSIONS = ("y", "view", "detector")
 _ZSTD_LEVEL = 1  # noise does not compress; the exponents of floats do, quickly
@@ -183,17 +189,7 @@ def open_tilt_series(path: Path | str, *, mode: Literal["r", "r+"] = "r") -> Til
     DdgmError
         If there is none, its shape does not fit its geometry, or an attribute is missing or wrong.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DdgmError(f"there is no tilt series at {path}: a Zarr v3 array is needed there")
-    try:
-        array = zarr.open_array(str(path), mode=mode, zarr_format=3)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise DdgmError(
-            f"tilt series {path}: not a Zarr v3 array ({reason}); give the folder with zarr.json"
-        ) from error
-    return _described(path, array)
+    return _described(Path(path), open_array(path, "tilt series", mode))
 
 
 def _described(path: Path, array: zarr.Array[Any]) -> TiltSeries:
@@ -213,17 +209,15 @@ def _described(path: Path, array: zarr.Array[Any]) -> TiltSeries:
         )
     if np.dtype(array.dtype).kind != "f":
         raise DdgmError(f"{where}: its values are {array.dtype}; line integrals are floats")
-    size = _numbers(where, "voxel_size_nm", attributes["voxel_size_nm"])
-    origin = _numbers(where, "origin_voxels", attributes.get("origin_voxels", (0, 0, 0)))
     axes = str(attributes.get("axes", "yzx"))
     noise_std = attributes.get("noise_std")
     try:
+        size = triple_of_floats("voxel_size_nm", attributes["voxel_size_nm"])
+        origin = triple_of_ints("origin_voxels", attributes.get("origin_voxels", (0, 0, 0)))
         check_axes(axes)
         square_pixel(size[1], size[2])
         if not all(0 < edge < math.inf for edge in size):
             raise DdgmError(f"voxel_size_nm is {list(size)}; every edge must be positive")
-        if any(first != int(first) for first in origin):
-            raise DdgmError(f"origin_voxels is {list(origin)}; whole numbers are needed")
         if noise_std is not None and (
             not isinstance(noise_std, int | float) or not 0 <= noise_std < math.inf
         ):
@@ -237,15 +231,5 @@ def _described(path: Path, array: zarr.Array[Any]) -> TiltSeries:
         voxel_size=size,
         noise_std=None if noise_std is None else float(noise_std),
         axes=axes,
-        origin=(int(origin[0]), int(origin[1]), int(origin[2])),
+        origin=origin,
     )
-
-
-def _numbers(where: str, name: str, values: Any) -> tuple[float, float, float]:
-    try:
-        one, two, three = (float(each) for each in values)
-    except (TypeError, ValueError):
-        raise DdgmError(
-            f"{where}: its attribute {name} is {json.dumps(values)}; three numbers are needed"
-        ) from None
-    return one, two, three

@@ -42,8 +42,8 @@ class Box:
     stop: Triple
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", _triple_of_ints("start", self.start))
-        object.__setattr__(self, "stop", _triple_of_ints("stop", self.stop))
+        object.__setattr__(self, "start", triple_of_ints("start", self.start))
+        object.__setattr__(self, "stop", triple_of_ints("stop", self.stop))
         if not all(a < b for a, b in zip(self.start, self.stop, strict=True)):
             raise DdgmError(
                 f"box {self} is empty: every coordinate of start (x, y, z) must be smaller than "
@@ -187,11 +187,11 @@ def create_volume(
         an array.
     """
     check_axes(axes)
-    extents = _triple_of_ints("shape", shape)
+    extents = triple_of_ints("shape", shape)
     if min(extents) < 1:
         raise DdgmError(f"volume {path} would have the shape {extents}: every extent must be >= 1")
-    size = _triple_of_floats("voxel_size", voxel_size)
-    first = _triple_of_ints("origin", origin)
+    size = triple_of_floats("voxel_size", voxel_size)
+    first = triple_of_ints("origin", origin)
     try:
         array = zarr.create_array(
             store=str(path),
@@ -235,23 +235,15 @@ def open_volume(path: str | Path, *, mode: Literal["r", "r+"] = "r") -> Volume:
         dimension names or the attributes ``voxel_size_nm`` and ``origin_voxels`` are missing or
         malformed.
     """
-    if not Path(path).exists():
-        raise DdgmError(f"there is no volume at {path}: a Zarr v3 array is needed there")
-    try:
-        array = zarr.open_array(str(path), mode=mode, zarr_format=3)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise DdgmError(
-            f"{path} is not a Zarr v3 array ({reason}): give the folder that holds zarr.json"
-        ) from error
+    array = open_array(path, "volume", mode)
     if array.ndim != 3:
         raise DdgmError(f"{path} has {array.ndim} dimensions: a volume has 3")
     names = getattr(array.metadata, "dimension_names", None) or ()
     axes = "".join(name or "" for name in names)
     try:
         check_axes(axes)
-        size = _triple_of_floats("voxel_size_nm", array.attrs["voxel_size_nm"])
-        origin = _triple_of_ints("origin_voxels", array.attrs["origin_voxels"])
+        size = triple_of_floats("voxel_size_nm", array.attrs["voxel_size_nm"])
+        origin = triple_of_ints("origin_voxels", array.attrs["origin_voxels"])
     except KeyError as error:
         raise DdgmError(
             f"{path} has no attribute {error}: a volume has voxel_size_nm and origin_voxels, "
@@ -262,6 +254,19 @@ def open_volume(path: str | Path, *, mode: Literal["r", "r+"] = "r") -> Volume:
     return Volume(array=array, axes=axes, voxel_size=size, origin=origin)
 
 
+def open_array(path: Path | str, what: str, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
+    """Open the Zarr v3 array of a volume or tilt series; raises DdgmError if there is none."""
+    if not Path(path).exists():
+        raise DdgmError(f"there is no {what} at {path}: a Zarr v3 array is needed there")
+    try:
+        return zarr.open_array(str(path), mode=mode, zarr_format=3)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DdgmError(
+            f"{path} is not a Zarr v3 array ({reason}): give the folder that holds zarr.json"
+        ) from error
+
+
 def identity(volume: Volume) -> str:
     """Return a digest of a volume's description and of when it was written."""
     file = Path(str(volume.array.store_path.store.root)) / volume.array.path / "zarr.json"  # type: ignore[attr-defined]
@@ -270,7 +275,8 @@ def identity(volume: Volume) -> str:
     return digest.hexdigest()[:16]
 
 
-def _triple_of_ints(name: str, values: Any) -> Triple:
+def triple_of_ints(name: str, values: Any) -> Triple:
+    """Return three whole numbers, as of a setting or attribute; raises DdgmError for others."""
     try:
         a, b, c = values
         whole = int(a), int(b), int(c)
@@ -281,7 +287,8 @@ def _triple_of_ints(name: str, values: Any) -> Triple:
     return whole
 
 
-def _triple_of_floats(name: str, values: Any) -> tuple[float, float, float]:
+def triple_of_floats(name: str, values: Any) -> tuple[float, float, float]:
+    """Return three numbers, as of a setting or attribute; raises DdgmError for others."""
     try:
         a, b, c = values
         return float(a), float(b), float(c)

@@ -218,21 +218,19 @@ def _reconstruct(
 ) -> None:
     """Have workers reconstruct what is not finished."""
     workplace, sections = job.workplace, series.sections
-    remaining = [first for first in range(0, sections, batch) if not workplace.is_finished(first)]
+    remaining = workplace.remaining(sections, batch)
+    left = sum(map(len, remaining))
     plane = np.dtype(dtype).itemsize * series.geometry.height * series.geometry.width
-    workplace.check_space(sum(min(batch, sections - first) for first in remaining) * plane)
-    done = sections - sum(min(batch, sections - first) for first in remaining)
+    workplace.check_space(left * plane)
     futures = {
-        client.submit(
-            reconstruct_sections, job, first, min(first + batch, sections), pure=False
-        ): min(batch, sections - first)
-        for first in remaining
+        client.submit(reconstruct_sections, job, part.start, part.stop, pure=False): len(part)
+        for part in remaining
     }
     with tqdm(
-        total=sections, initial=done, unit="section", desc="volume", disable=not progress
+        total=sections, initial=sections - left, unit="section", desc="volume", disable=not progress
     ) as bar:
         _wait(client, futures, bar)
-    if not all(map(workplace.is_finished, remaining)):
+    if workplace.remaining(sections, batch):
         raise DdgmError(
             f"reconstruct_volume: workers do not find {workplace.folder}; they need the same paths "
             "as the process that asks them"

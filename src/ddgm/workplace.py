@@ -84,6 +84,11 @@ class Workplace:
         """Tell whether a part is on disk as a whole."""
         return self._record(part).exists()
 
+    def remaining(self, count: int, batch: int) -> list[range]:
+        """Return the batches of `count` sections that are not finished, by their first ones."""
+        batches = (range(at, min(at + batch, count)) for at in range(0, count, batch))
+        return [each for each in batches if not self.is_finished(each.start)]
+
     def finish(self, part: int, record: Mapping[str, Any]) -> None:
         """Note that a part has been written."""
         write_durably(self._record(part), json.dumps(record).encode())

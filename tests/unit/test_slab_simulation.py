@@ -15,18 +15,24 @@ from ddgm.workplace import Workplace
 GREY = Normalisation(mean=130.0, std=30.0)
 
 
-@pytest.fixture
-def volume(tmp_path):
+def slab(path, values, chunks=None):
     made = create_volume(
-        tmp_path / "slab.zarr",
-        (7, 12, 30),
-        np.uint8,
+        path,
+        values.shape,
+        values.dtype,
         axes="zyx",
         voxel_size=(8, 16, 16),
         origin=(5, 4, 3),
+        **({} if chunks is None else {"chunks": chunks}),
     )
-    made.array[:] = np.random.default_rng(0).integers(0, 255, (7, 12, 30), dtype=np.uint8)
+    made.array[:] = values
     return made
+
+
+@pytest.fixture
+def volume(tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (7, 12, 30), dtype=np.uint8)
+    return slab(tmp_path / "slab.zarr", values)
 
 
 def simulated(volume, path, **settings):
@@ -57,17 +63,8 @@ def test_it_does_not_depend_on_the_batch(volume, tmp_path):
 
 
 def test_an_interrupted_simulation_goes_on(tmp_path):
-    volume = create_volume(
-        tmp_path / "slab.zarr",
-        (6, 12, 30),
-        np.float32,
-        axes="zyx",
-        voxel_size=(8, 16, 16),
-        origin=(0, 0, 0),
-        chunks=(1, 12, 30),
-    )
     sections = np.random.default_rng(0).normal(size=(6, 12, 30)).astype(np.float32)
-    volume.array[:] = sections
+    volume = slab(tmp_path / "slab.zarr", sections, chunks=(1, 12, 30))
     whole = simulated(volume, tmp_path / "whole.zarr").read(0, 6)
     volume.array[5] = np.nan
     with pytest.raises(DdgmError, match="sections 4 to 5"):
@@ -94,16 +91,9 @@ def test_an_unfinished_one_with_another_seed_is_not_mixed_in(volume, tmp_path):
 
 
 def test_a_slab_with_values_that_are_not_finite_is_refused(tmp_path):
-    volume = create_volume(
-        tmp_path / "slab.zarr",
-        (3, 12, 30),
-        np.float32,
-        axes="zyx",
-        voxel_size=(8, 16, 16),
-        origin=(0, 0, 0),
-    )
-    volume.array[:] = 1.0
-    volume.array[2, 3, 4] = np.nan
+    values = np.ones((3, 12, 30), np.float32)
+    values[2, 3, 4] = np.nan
+    volume = slab(tmp_path / "slab.zarr", values)
     with pytest.raises(DdgmError, match="slab: sections 2 to 2 hold values that are not finite"):
         simulated(volume, tmp_path / "series.zarr")
 
