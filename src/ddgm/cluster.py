@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,16 @@ _KINDS_OF = {
 }
 _CORES_A_WORKER = 4  # a network's layers keep that many busy; each worker holds a network
 _SECONDS_FOR_SCHEDULER = 30
+# What workers are told, unless the user's own configuration of Dask is stronger.
+_WORKER_OPTIONS = {
+    # To sample the stacks of other threads can stop a process for good on Python before 3.11.9
+    # (github.com/python/cpython/issues/106883).
+    "distributed.worker.profile.enabled": False,
+    # Tasks leave nothing with Dask that a worker at rest could spill: it would rest for ever. Above
+    # 95 % of its memory it is restarted all the same.
+    "distributed.worker.memory.pause": False,
+}
+_START = "5 minutes"  # that a worker process may take to load all it needs, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -168,7 +179,12 @@ def connect(
         opened = _slurm(settings, Path(folder))
     else:
         opened = _local(settings, device, cores or len(os.sched_getaffinity(0)))
-    with opened as workers:
+    import dask
+
+    with (
+        dask.config.set({**_WORKER_OPTIONS, "distributed.deploy.lost-worker-timeout": _START}),
+        opened as workers,
+    ):
         logger.info("dashboard: %s", workers.client.dashboard_link)
         yield workers
 
@@ -179,6 +195,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_own(host: str) -> bool:
+    """Tell whether an address is one of this machine's."""
+    try:
+        with socket.create_server((host, 0)):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -194,14 +219,22 @@ def _local(settings: ClusterSettings, device: str, cores: int) -> Iterator[Worke
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
-                memory_limit=settings.memory or "auto",
+                death_timeout=_START,
                 silence_logs=logging.CRITICAL,  # an error of a task comes back with its result
                 host=host,
                 protocol="tls://" if security else "tcp://",
                 security=security,
                 dashboard_address=f"{host}:{settings.dashboard_port}",
+                # Without it, the machine's memory is divided among them.
+                **({} if settings.memory is None else {"memory_limit": settings.memory}),
             )
         except (OSError, RuntimeError) as error:
+            if _is_own(host):
+                raise DdgmError(
+                    f"dask: worker processes do not start ({error}); they load the script that "
+                    "asks for them: what it does must stand under `if __name__ == "
+                    '"__main__":`'
+                ) from error
             raise DdgmError(
                 f"dask: no workers could be started at host {host} ({error}); give an address of "
                 "this machine"
@@ -224,6 +257,10 @@ def _existing(settings: ClusterSettings) -> Iterator[Workers]:
     from distributed.security import Security
 
     security = None
+    for name in ("tls_ca", "tls_cert", "tls_key"):
+        file = getattr(settings, name)
+        if file is not None and not Path(file).is_file():
+            raise SettingError(name, file, "is no file")
     if settings.tls_ca is not None:
         security = Security(
             tls_ca_file=settings.tls_ca,
@@ -286,6 +323,10 @@ def _slurm(settings: ClusterSettings, folder: Path) -> Iterator[Workers]:
                 job_extra_directives=list(settings.directives),
                 # Each worker would serve a page of its own, to everybody and in plain text.
                 worker_extra_args=["--no-dashboard", "--dashboard-address", "127.0.0.1:0"],
+                job_script_prologue=[
+                    f"export DASK_{key.replace('.', '__').upper()}={value}"
+                    for key, value in _WORKER_OPTIONS.items()
+                ],
                 scheduler_options={
                     "host": host,
                     "dashboard_address": f"{host}:{settings.dashboard_port}",
@@ -297,9 +338,25 @@ def _slurm(settings: ClusterSettings, folder: Path) -> Iterator[Workers]:
             raise DdgmError(f"dask: no SLURM workers could be asked for ({error})") from error
         with cluster, Client(cluster) as client:
             logger.info("dask: asking SLURM for %d workers", workers)
+            try:
+                _submit(cluster, workers)
+            except (OSError, RuntimeError) as error:
+                raise DdgmError(
+                    f"dask: SLURM takes no jobs: {' '.join(str(error).split())}"
+                ) from error
             # Unlike `scale`, this replaces workers whose job has ended.
             cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
             yield Workers(client, threads)
+
+
+def _submit(cluster: Any, jobs: int) -> None:
+    """Ask for jobs, and wait until they are in the queue; raises what the queue says."""
+
+    async def submitted() -> None:
+        await cluster
+
+    cluster.scale(jobs=jobs)
+    cluster.sync(submitted)
 
 
 @contextmanager

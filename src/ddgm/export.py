@@ -30,6 +30,7 @@ from pydantic_zarr.v3 import ArraySpec
 from tqdm import tqdm
 from zarr.codecs import ZstdCodec
 
+from ddgm.archive import sync
 from ddgm.errors import DdgmError, SettingError
 from ddgm.storage import one_line
 from ddgm.volume import Triple, Volume
@@ -332,7 +333,10 @@ def _appearing(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
         yield partial
+        for written in (*partial.rglob("*"), partial):
+            sync(written)
         os.replace(partial, target)
+        sync(target.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise DdgmError(

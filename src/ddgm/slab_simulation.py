@@ -29,6 +29,7 @@ def simulate_series(
     noise_std: float,
     seed: int,
     batch: int = 8,
+    code: str | None = None,
     progress: bool = False,
 ) -> TiltSeries:
     """Simulate the tilt series of a slab of any size; goes on where it was interrupted.
@@ -52,6 +53,8 @@ def simulate_series(
         Of the noise: a function of section, view and detector bin.
     batch : int
         Sections at a time.
+    code : str, optional
+        What identifies the code that does it; unfinished work of other code is not gone on with.
     progress : bool
         Show a progress bar.
 
@@ -78,13 +81,15 @@ def simulate_series(
         "noise_std": std,
         "seed": seed,
         "batch": batch,
+        "code": code,
         "origin": list(volume.origin),
-        "volume": identity(volume),
+        "volume": identity(volume.array),
     }
     workplace = Workplace.open(path, settings)
     with workplace.held():
         _simulate(workplace, volume, geometry, std, seed, batch, progress)
-        workplace.close()
+        with workplace.writing("the series"):
+            workplace.close()
     return open_tilt_series(path)
 
 
@@ -100,16 +105,18 @@ def _simulate(
     """Simulate what is not finished."""
     sections = volume.shape[0]
     if not workplace.array.exists():
-        create_tilt_series(
-            workplace.array,
-            sections,
-            geometry,
-            voxel_size=volume.voxel_size,
-            noise_std=std,
-            axes=volume.axes,
-            origin=volume.origin,
-            chunk=batch,
-        )
+        with workplace.writing("the series"):
+            create_tilt_series(
+                workplace.array,
+                sections,
+                geometry,
+                voxel_size=volume.voxel_size,
+                noise_std=std,
+                axes=volume.axes,
+                origin=volume.origin,
+                chunk=batch,
+            )
+            workplace.sync_array()
     series = open_tilt_series(workplace.array, mode="r+")
     remaining = workplace.remaining(sections, batch)
     left = sum(map(len, remaining))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import uuid
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from ddgm.geometry import TiltGeometry
 from ddgm.volume import (
     Triple,
     check_axes,
+    identity,
     open_array,
     square_pixel,
     triple_of_floats,
@@ -65,7 +65,7 @@ class TiltSeries:
     @property
     def identity(self) -> str:
         """A digest of its description, which a series that is made anew does not have again."""
-        return hashlib.sha256((self.path / "zarr.json").read_bytes()).hexdigest()[:16]
+        return identity(self.array)
 
     @property
     def sections(self) -> int:

@@ -267,9 +267,9 @@ def open_array(path: Path | str, what: str, mode: Literal["r", "r+"]) -> zarr.Ar
         ) from error
 
 
-def identity(volume: Volume) -> str:
-    """Return a digest of a volume's description and of when it was written."""
-    file = Path(str(volume.array.store_path.store.root)) / volume.array.path / "zarr.json"  # type: ignore[attr-defined]
+def identity(array: zarr.Array[Any]) -> str:
+    """Return a digest of an array's description and of when it was written."""
+    file = Path(str(array.store_path.store.root)) / array.path / "zarr.json"  # type: ignore[attr-defined]
     digest = hashlib.sha256(file.read_bytes())
     digest.update(str(file.stat().st_mtime_ns).encode())
     return digest.hexdigest()[:16]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,13 @@ from ddgm.workplace import Workplace
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+logger = logging.getLogger(__name__)
+
 DTYPES = ("uint8", "float32")
 TOPIC = "ddgm-progress"
 _SECTIONS_FOR_NOISE = 8
+_PATIENCE = 300.0  # seconds without a worker at work, until something is said or done
+_GLANCE = 0.1  # seconds from one look at what is finished to the next
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ def reconstruct_volume(
     dtype: str = "uint8",
     device: str = "auto",
     threads: int | None = None,
+    code: str | None = None,
     progress: bool = False,
 ) -> Volume:
     """Reconstruct a slab from its tilt series; goes on where it was interrupted.
@@ -166,6 +172,8 @@ def reconstruct_volume(
         "auto", "cpu" or "cuda".
     threads : int, optional
         Threads of a worker.
+    code : str, optional
+        What identifies the code that does it; unfinished work of other code is not gone on with.
     progress : bool
         Show a progress bar.
 
@@ -204,7 +212,8 @@ def reconstruct_volume(
         threads=threads,
     )
     _check(job, series)
-    workplace = _open_workplace(job, series, batch, dtype)
+    workplace = _open_workplace(job, series, batch, dtype, code)
+    job = replace(job, workplace=workplace)
     with workplace.held():
         _reconstruct(job, series, client, batch, dtype, progress)
         with workplace.writing("the volume"):
@@ -248,7 +257,7 @@ def reconstruct_sections(job: Job, first: int, stop: int) -> None:
         Sections, the last one excluded; those of one chunk of the volume.
     """
     # Another worker may have taken it over, or the run may have ended, while this one was cut off.
-    if not job.workplace.array.exists() or job.workplace.is_finished(first):
+    if not job.workplace.is_current() or job.workplace.is_finished(first):
         return
     if job.threads is not None:
         torch.set_num_threads(job.threads)
@@ -272,6 +281,8 @@ def reconstruct_sections(job: Job, first: int, stop: int) -> None:
         problem = Problem(operator, data, denoiser, noise, job.noise_std, watch)
         solution = job.method.solve(problem)
         errors = data_error(operator, solution, data)
+    if not job.workplace.is_current():
+        return
     volume = open_volume(job.workplace.array, mode="r+")
     grey = solution.cpu().numpy() * job.normalisation.std + job.normalisation.mean
     with job.workplace.writing_sections(first, stop):
@@ -318,7 +329,9 @@ def _noise_std(
     return estimate_noise_std(operator, normalise_measurement(operator, data, normalisation))
 
 
-def _open_workplace(job: Job, series: TiltSeries, batch: int, dtype: str) -> Workplace:
+def _open_workplace(
+    job: Job, series: TiltSeries, batch: int, dtype: str, code: str | None
+) -> Workplace:
     settings = {
         "series": [str(job.series), job.series_identity],
         "geometry": series.geometry.as_dict(),
@@ -331,20 +344,23 @@ def _open_workplace(job: Job, series: TiltSeries, batch: int, dtype: str) -> Wor
         "seed": job.seed,
         "batch": batch,
         "dtype": dtype,
+        "code": code,
     }
     workplace = Workplace.open(job.workplace.target, settings)
     if not workplace.array.exists():
         height, width = series.geometry.image_shape
-        create_volume(
-            workplace.array,
-            series.volume_shape,
-            dtype,
-            axes=series.axes,
-            voxel_size=series.voxel_size,
-            origin=series.origin,
-            chunks=(batch, height, min(width, 512)),
-            attributes={"reconstruction": settings},
-        )
+        with workplace.writing("the volume"):
+            create_volume(
+                workplace.array,
+                series.volume_shape,
+                dtype,
+                axes=series.axes,
+                voxel_size=series.voxel_size,
+                origin=series.origin,
+                chunks=(batch, height, min(width, 512)),
+                attributes={"reconstruction": settings},
+            )
+            workplace.sync_array()
     return workplace
 
 
@@ -383,12 +399,22 @@ def _wait(client: Client, futures: Mapping[Future[None], int], bar: tqdm[Any]) -
     def show(event: Any) -> None:
         bar.set_postfix_str(str(event[1]), refresh=True)
 
+    idle = 0.0
     if not bar.disable:
         client.subscribe_topic(TOPIC, show)
     try:
-        for future in as_completed(list(futures), loop=client.loop):
-            future.result()
-            bar.update(futures[future])
+        completed, watched = as_completed(list(futures), loop=client.loop), time.monotonic()
+        while not completed.is_empty():
+            for future in completed.next_batch(block=False):
+                future.result()
+                bar.update(futures[future])
+            if time.monotonic() - watched > _PATIENCE / 10:
+                idle = 0.0 if _has_workers(client) else idle + time.monotonic() - watched
+                watched = time.monotonic()
+                if idle > _PATIENCE:
+                    idle = 0.0
+                    _miss_workers(client)
+            time.sleep(_GLANCE)
     except KilledWorker as error:
         raise DdgmError(
             "reconstruct_volume: the workers that took on one batch died one after the other, for "
@@ -405,6 +431,23 @@ def _wait(client: Client, futures: Mapping[Future[None], int], bar: tqdm[Any]) -
             if not bar.disable:
                 client.unsubscribe_topic(TOPIC)
             client.cancel(list(futures), force=True)
+
+
+def _has_workers(client: Client) -> bool:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return any(each["status"] == "running" for each in workers)
+
+
+def _miss_workers(client: Client) -> None:
+    """End a run whose workers do not come back; say it of those that may."""
+    from distributed import LocalCluster
+
+    if isinstance(client.cluster, LocalCluster):
+        raise DdgmError(
+            "reconstruct_volume: this machine's worker processes are gone and do not start again; "
+            "run again: what is finished is kept"
+        )
+    logger.warning("dask: no worker has been at work for %.0f s; still waiting", _PATIENCE)
 
 
 def _reporter(what: str, levels: int) -> Callable[[Evaluations], None] | None:

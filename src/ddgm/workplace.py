@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,9 +31,12 @@ class Workplace:
     ----------
     target : Path
         Where the finished array is to appear.
+    identity : str
+        Of what was begun there: a worker that was cut off may come back to a later one.
     """
 
     target: Path
+    identity: str = ""
 
     @classmethod
     def open(cls, target: Path | str, settings: Mapping[str, Any]) -> Workplace:
@@ -49,9 +53,10 @@ class Workplace:
         if place.folder.exists() and not (place.array / "zarr.json").exists():
             # Records without their array: it was begun and no more, or it has got its name.
             shutil.rmtree(place.folder)
-        record, wanted = place.folder / "settings.json", json.loads(json.dumps(settings))
-        if record.exists():
-            found = json.loads(record.read_text(encoding="utf-8"))
+        wanted = json.loads(json.dumps(settings))
+        if place.description.exists():
+            found = json.loads(place.description.read_text(encoding="utf-8"))
+            own = found.pop("id", "")
             if found != wanted:
                 keys = sorted(
                     key for key in {*found, *wanted} if found.get(key, ...) != wanted.get(key, ...)
@@ -61,14 +66,24 @@ class Workplace:
                     "remove the folder to begin anew, or go back to the settings"
                 )
         else:
-            place.records.mkdir(parents=True, exist_ok=True)
-            write_durably(record, json.dumps(wanted, indent=1).encode())
-        return place
+            own = uuid.uuid4().hex
+            with place.writing("its settings"):
+                place.records.mkdir(parents=True, exist_ok=True)
+                described = json.dumps({"id": own, **wanted}, indent=1)
+                write_durably(place.description, described.encode())
+                sync(place.folder)
+                sync(place.folder.parent)
+        return cls(place.target, own)
 
     @property
     def folder(self) -> Path:
         """The workplace itself."""
         return self.target.with_name(self.target.name + ".partial")
+
+    @property
+    def description(self) -> Path:
+        """Settings of what is made."""
+        return self.folder / "settings.json"
 
     @property
     def array(self) -> Path:
@@ -79,6 +94,14 @@ class Workplace:
     def records(self) -> Path:
         """What is said of each finished part."""
         return self.folder / "finished"
+
+    def is_current(self) -> bool:
+        """Tell whether it is still there, and not that of another run of the same name."""
+        try:
+            found = json.loads(self.description.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return False
+        return self.array.exists() and found.get("id", "") == self.identity
 
     def is_finished(self, part: int) -> bool:
         """Tell whether a part is on disk as a whole."""
@@ -149,8 +172,14 @@ class Workplace:
                 "are free there; free some space, or choose another place"
             )
 
+    def sync_array(self) -> None:
+        """Wait until the array's description is on the disk."""
+        for path in (self.array / "zarr.json", self.array, self.folder):
+            sync(path)
+
     def close(self) -> None:
         """Give the finished array its name, and remove the workplace."""
+        self.sync_array()
         os.replace(self.array, self.target)
         sync(self.target.parent)
         shutil.rmtree(self.folder)

@@ -11,6 +11,7 @@ import pytest
 from cases import listening, make_case
 
 from ddgm.cluster import ClusterSettings, connect, is_loopback
+from ddgm.errors import DdgmError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -45,6 +46,10 @@ def test_jobs_are_workers_and_a_lost_one_is_replaced(slurm, tmp_path, interface)
         address = workers.client.scheduler_info()["address"]
         assert address.startswith(f"{scheme}://")
         workers.client.wait_for_workers(1, timeout=60)
+        (watchers,) = workers.client.run(
+            lambda dask_worker: list(dask_worker.periodic_callbacks)
+        ).values()
+        assert "profile" not in watchers
         if interface == "lo":
             (worker,) = workers.client.run(os.getpid).values()
             processes = [here, psutil.Process(worker), psutil.Process(worker).parent()]
@@ -61,3 +66,13 @@ def test_jobs_are_workers_and_a_lost_one_is_replaced(slurm, tmp_path, interface)
     while jobs():
         assert time.monotonic() < end, "jobs outlive the run"
         time.sleep(0.5)
+
+
+def test_jobs_that_slurm_refuses_are_named(slurm, tmp_path):
+    settings = ClusterSettings(kind="slurm", queue="none", interface="lo", walltime="00:10:00")
+    with (
+        pytest.raises(DdgmError, match=r"SLURM takes no jobs: .*invalid partition"),
+        connect(settings, folder=tmp_path),
+    ):
+        pass
+    assert not jobs()

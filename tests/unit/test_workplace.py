@@ -67,6 +67,32 @@ def test_records_of_an_array_that_has_got_its_name_are_not_taken_for_another(tmp
     assert not begun(tmp_path).is_finished(0)
 
 
+def test_another_of_the_same_name_is_told_apart(tmp_path):
+    first = begun(tmp_path)
+    assert begun(tmp_path).is_current()
+    assert first.is_current()
+    shutil.rmtree(first.folder)
+    assert not first.is_current()
+    assert begun(tmp_path).is_current()
+    assert not first.is_current()
+
+
+def test_a_full_disk_at_the_start_is_named(tmp_path):
+    script = f"""
+        import resource, signal
+        from ddgm.workplace import Workplace
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        Workplace.open({str(tmp_path / "out.zarr")!r}, {SETTINGS!r})
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], stderr=subprocess.PIPE, check=False
+    )
+    complaint = ended.stderr.decode().splitlines()[-1]
+    assert "DdgmError" in complaint
+    assert "its settings could not be written (File too large)" in complaint
+
+
 def test_two_processes_do_not_make_the_same_array(tmp_path):
     place = begun(tmp_path)
     script = f"""

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from cases import listening, make_case
 from distributed import Client, LocalCluster
+from distributed.system import MEMORY_LIMIT
 
 from ddgm.cluster import ClusterSettings, connect, is_loopback
 from ddgm.errors import DdgmError, SettingError
@@ -47,6 +48,36 @@ def test_local_workers_are_reached_from_this_machine_alone(caplog):
         assert f"dashboard: {link}" in caplog.text
         with urllib.request.urlopen(link, timeout=30) as answer:
             assert b"Dask" in answer.read()
+
+
+def test_workers_share_the_memory_and_wait_for_nothing_that_does_not_come():
+    def state(dask_worker):
+        manager = dask_worker.memory_manager
+        return manager.memory_limit, manager.memory_pause_fraction, callbacks(dask_worker)
+
+    def callbacks(worker):
+        return sorted(worker.periodic_callbacks)
+
+    with connect(ClusterSettings(workers=2), device="cpu", cores=2) as workers:
+        for limit, pause, watchers in workers.client.run(state).values():
+            assert limit == pytest.approx(MEMORY_LIMIT / 2, rel=0.01)
+            assert not pause
+            assert "profile" not in watchers
+
+
+def test_a_script_without_a_guard_is_told_of_it(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ddgm.cluster import ClusterSettings, connect\n"
+        "with connect(ClusterSettings(workers=1), device='cpu', cores=1):\n"
+        "    pass\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 1
+    assert "worker processes do not start" in ended.stderr.splitlines()[-1]
+    assert '`if __name__ == "__main__":`' in ended.stderr.splitlines()[-1]
 
 
 def test_every_four_cores_are_a_worker_unless_said_otherwise():
@@ -110,6 +141,13 @@ def test_workers_of_a_scheduler_that_runs_already(tmp_path):
         for process in processes:
             process.terminate()
             process.wait(timeout=30)
+
+
+def test_a_certificate_that_is_not_there_is_named(tmp_path):
+    file = str(tmp_path / "none.pem")
+    settings = ClusterSettings(kind="address", address="tls://127.0.0.1:8786", tls_ca=file)
+    with pytest.raises(SettingError, match=r"tls_ca = .*none\.pem' is no file"), connect(settings):
+        pass
 
 
 def test_workers_that_take_several_tasks_at_a_time_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import torch
 import yaozarrs
 import zarr
 from cases import GREY, make_case
+from distributed import LocalCluster
 
+from ddgm import volume_reconstruction
 from ddgm.blending import BlendedDenoiser
 from ddgm.cluster import ClusterSettings, connect
 from ddgm.denoiser import load_denoiser
@@ -29,7 +32,7 @@ from ddgm.reconstruction import reconstruct
 from ddgm.sinograms import normalise_measurement
 from ddgm.tilt_series import open_tilt_series
 from ddgm.volume import open_volume
-from ddgm.volume_reconstruction import Blending
+from ddgm.volume_reconstruction import Blending, reconstruct_sections
 
 HERE = Path(__file__).parent
 
@@ -198,9 +201,69 @@ def test_another_network_or_series_of_the_same_name_is_not_mixed_in(client, tmp_
     network.write_bytes(content)
     with pytest.raises(DdgmError, match="unfinished work with another network"):
         case.reconstruct(tmp_path / "volume.zarr", client, network=network)
-    zarr.open_array(case.series.path, mode="r+").attrs["id"] = "made anew"
+    # Another program's series has nothing in its description that would differ.
+    description = case.series.path / "zarr.json"
+    description.write_bytes(description.read_bytes())
     with pytest.raises(DdgmError, match="unfinished work with another network, series"):
         case.reconstruct(tmp_path / "volume.zarr", client, network=network)
+
+
+def test_unfinished_work_of_other_code_is_not_gone_on_with(client, tmp_path):
+    case = make_case(tmp_path)
+    zarr.open_array(case.series.path, mode="r+")[8, 3] = np.nan
+    with pytest.raises(DdgmError, match="section 8 is missing"):
+        case.reconstruct(tmp_path / "volume.zarr", client, code="one")
+    with pytest.raises(DdgmError, match="unfinished work with another code"):
+        case.reconstruct(tmp_path / "volume.zarr", client, code="two")
+
+
+def test_a_worker_that_comes_back_to_a_later_run_of_the_name_writes_nothing(
+    case, client, whole, tmp_path, monkeypatch
+):
+    path, jobs = tmp_path / "volume.zarr", []
+    ask = volume_reconstruction._reconstruct
+    monkeypatch.setattr(
+        volume_reconstruction, "_reconstruct", lambda job, *rest: jobs.append(job) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        case.reconstruct(path, client, seed=5)
+    shutil.rmtree(tmp_path / "volume.zarr.partial")
+
+    def late(job, *rest):
+        reconstruct_sections(jobs[0], 0, 2)
+        assert not job.workplace.is_finished(0)
+        ask(job, *rest)
+
+    monkeypatch.setattr(volume_reconstruction, "_reconstruct", late)
+    np.testing.assert_array_equal(case.reconstruct(path, client).array, whole.array)
+
+
+def test_workers_that_do_not_come_back_end_the_run(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(volume_reconstruction, "_PATIENCE", 1.0)
+    with connect(ClusterSettings(workers=1), device="cpu", cores=1) as workers:
+        workers.client.cluster.scale(0)
+        wait_for(lambda: not workers.client.scheduler_info()["workers"])
+        with pytest.raises(DdgmError, match=r"worker processes are gone .* run again"):
+            case.reconstruct(tmp_path / "volume.zarr", workers.client)
+
+
+def test_workers_of_elsewhere_are_waited_for(case, whole, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(volume_reconstruction, "_PATIENCE", 1.0)
+    with LocalCluster(
+        n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        settings = ClusterSettings(kind="address", address=cluster.scheduler_address, threads=1)
+
+        def come():
+            wait_for(lambda: "no worker has been at work for 1 s" in caplog.text)
+            cluster.scale(1)
+
+        thread = threading.Thread(target=come)
+        thread.start()
+        with connect(settings) as workers:
+            volume = case.reconstruct(tmp_path / "volume.zarr", workers.client)
+        thread.join()
+    np.testing.assert_array_equal(volume.array, whole.array)
 
 
 def test_a_volume_that_exists_is_not_written_over(case, client, whole):

@@ -36,6 +36,7 @@ def main():
             dtype=params.dtype,
             device=settings["device"],
             threads=workers.threads,
+            code=params.library,
             progress=show_progress(),
         )
 

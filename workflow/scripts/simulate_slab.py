@@ -16,5 +16,6 @@ with session(snakemake.log[0]):
         noise_std=params.noise_std,
         seed=params.seed,
         batch=params.batch,
+        code=params.library,
         progress=show_progress(),
     )
