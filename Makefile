@@ -23,12 +23,10 @@ demo: $(STAMP)
 	@echo "figure: results/demo/figures/comparison.png (.pdf)"
 
 # Several at a time, each on one core: most of them wait for something else than the processor.
-# Those with workers of their own come after them.
-QUICK := not slow and not gpu and not cluster
+# Those that take longest come first.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(QUICK)" --numprocesses auto --maxprocesses 4 \
-		--dist loadgroup tests/unit tests/workflow
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(QUICK)" tests/workers
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu and not cluster" \
+		--numprocesses auto --maxprocesses 4 --dist loadgroup tests/workflow tests/workers tests/unit
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu"

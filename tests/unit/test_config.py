@@ -316,6 +316,13 @@ def test_a_name_of_a_method_that_cannot_be_a_file_is_refused(config):
             ["comparison.images = 8", "methods.dps.images = 4"],
         ),
         ({"volumes.eval.address": "synthetic:"}, ["volumes.eval.address", "synthetic:"]),
+        ({"slab.methods": ["ddrm"]}, ["slab.methods names 'ddrm'", "ddrm needs the eigenbasis"]),
+        ({"slab.methods": ["none"]}, ["slab.methods names 'none'", "`methods` has"]),
+        ({"slab.section": 99}, ["slab.section = 99", "the slab has sections 0 to 3"]),
+        ({"slab.blending.patch": 33}, ["slab.blending.patch = 33 must be a positive multiple"]),
+        ({"slab.cluster.kind": "address"}, ["slab.cluster.address = None goes with the kind"]),
+        ({"slab.tilt_series": "none.zarr"}, ["slab.tilt_series: there is no", "at none.zarr"]),
+        ({"slab.ome_zarr": False, "slab.precomputed": False}, ["are both false: nothing to do"]),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

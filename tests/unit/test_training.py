@@ -200,6 +200,7 @@ def test_losses_survive_logs_that_a_killed_run_left_behind(tmp_path):
     assert losses["val_loss"].iloc[1] == 0.3
 
 
+@pytest.mark.slow  # as much work in each of them
 def test_two_processes_train_the_network_that_one_does(volume, uninterrupted, tmp_path):
     # Both leave the gradient of their first step, too.
     spy = (

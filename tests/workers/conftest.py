@@ -1,9 +1,19 @@
 """Workers that are processes, and what they make undisturbed."""
 
+from pathlib import Path
+
 import pytest
 from cases import make_case
 
 from ddgm.cluster import ClusterSettings, connect
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep these tests in one process: two sets of workers would be in each other's way."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("workers"))
 
 
 @pytest.fixture(scope="session")

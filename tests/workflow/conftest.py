@@ -95,7 +95,7 @@ def finished(tmp_path_factory):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep these tests in one process where several share the work: they share what was run."""
+    """Keep tests in one process, where several share the work, that share what was run."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
+        if {"finished", "slab"} & set(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group("workflow"))

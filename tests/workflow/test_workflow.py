@@ -101,6 +101,7 @@ def test_another_run_of_the_same_geometry_shares_the_eigenbasis(finished):
     assert not re.search(r"^eigenbasis ", output, re.MULTILINE)
 
 
+@pytest.mark.slow  # most of the workflow once more
 def test_the_same_config_and_seed_give_the_same_table(finished, tmp_path):
     shutil.copytree(finished.root, tmp_path, dirs_exist_ok=True, copy_function=shutil.copy2)
     results = tmp_path / "results" / "tiny"
