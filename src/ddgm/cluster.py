@@ -180,11 +180,9 @@ def connect(
     else:
         opened = _local(settings, device, cores or len(os.sched_getaffinity(0)))
     import dask
+    import distributed  # noqa: F401  (whose defaults would go with the context, loaded within it)
 
-    with (
-        dask.config.set({**_WORKER_OPTIONS, "distributed.deploy.lost-worker-timeout": _START}),
-        opened as workers,
-    ):
+    with dask.config.set(_WORKER_OPTIONS), opened as workers:
         logger.info("dashboard: %s", workers.client.dashboard_link)
         yield workers
 
@@ -208,12 +206,15 @@ def _is_own(host: str) -> bool:
 
 @contextmanager
 def _local(settings: ClusterSettings, device: str, cores: int) -> Iterator[Workers]:
+    import dask
     from distributed import Client, LocalCluster
 
     workers = settings.workers or _fitting_workers(device, cores)
     threads = settings.threads or max(1, cores // workers)
     host = settings.host or "127.0.0.1"
-    with _encrypted(not is_loopback(host)) as security:
+    # A process that has died is started again where it was; Dask gives it 15 s, and then up.
+    patience = {"distributed.deploy.lost-worker-timeout": _START}
+    with dask.config.set(patience), _encrypted(not is_loopback(host)) as security:
         try:
             cluster = LocalCluster(
                 n_workers=workers,

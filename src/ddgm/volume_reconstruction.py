@@ -406,7 +406,9 @@ def _wait(client: Client, futures: Mapping[Future[None], int], bar: tqdm[Any]) -
         completed, watched = as_completed(list(futures), loop=client.loop), time.monotonic()
         while not completed.is_empty():
             for future in completed.next_batch(block=False):
-                future.result()
+                # A worker may have died with its result since: what counts is written.
+                if future.status in ("error", "cancelled"):
+                    future.result()
                 bar.update(futures[future])
             if time.monotonic() - watched > _PATIENCE / 10:
                 idle = 0.0 if _has_workers(client) else idle + time.monotonic() - watched
