@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -338,26 +339,24 @@ def _slurm(settings: ClusterSettings, folder: Path) -> Iterator[Workers]:
         except (OSError, RuntimeError, ValueError) as error:
             raise DdgmError(f"dask: no SLURM workers could be asked for ({error})") from error
         with cluster, Client(cluster) as client:
+            _check_job(cluster)
             logger.info("dask: asking SLURM for %d workers", workers)
-            try:
-                _submit(cluster, workers)
-            except (OSError, RuntimeError) as error:
-                raise DdgmError(
-                    f"dask: SLURM takes no jobs: {' '.join(str(error).split())}"
-                ) from error
             # Unlike `scale`, this replaces workers whose job has ended.
             cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
             yield Workers(client, threads)
 
 
-def _submit(cluster: Any, jobs: int) -> None:
-    """Ask for jobs, and wait until they are in the queue; raises what the queue says."""
-
-    async def submitted() -> None:
-        await cluster
-
-    cluster.scale(jobs=jobs)
-    cluster.sync(submitted)
+def _check_job(cluster: Any) -> None:
+    """Have SLURM look at a job before any is submitted, which happens unseen."""
+    script = cluster.job_script()
+    try:
+        answer = subprocess.run(
+            ["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise DdgmError("dask: there is no sbatch here; the kind slurm needs SLURM") from error
+    if answer.returncode != 0:
+        raise DdgmError(f"dask: SLURM takes no such jobs: {' '.join(answer.stderr.split())}")
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def test_jobs_are_workers_and_a_lost_one_is_replaced(slurm, tmp_path, interface)
 def test_jobs_that_slurm_refuses_are_named(slurm, tmp_path):
     settings = ClusterSettings(kind="slurm", queue="none", interface="lo", walltime="00:10:00")
     with (
-        pytest.raises(DdgmError, match=r"SLURM takes no jobs: .*invalid partition"),
+        pytest.raises(DdgmError, match=r"SLURM takes no such jobs: .*[Ii]nvalid partition"),
         connect(settings, folder=tmp_path),
     ):
         pass
