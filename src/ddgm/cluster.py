@@ -38,7 +38,7 @@ _KINDS_OF = {
 }
 _CORES_A_WORKER = 4  # a network's layers keep that many busy; each worker holds a network
 _SECONDS_FOR_SCHEDULER = 30
-# What workers are told, unless the user's own configuration of Dask is stronger.
+# What workers are told that are started here, whatever the user's configuration of Dask says.
 _WORKER_OPTIONS = {
     # To sample the stacks of other threads can stop a process for good on Python before 3.11.9
     # (github.com/python/cpython/issues/106883).
@@ -180,10 +180,7 @@ def connect(
         opened = _slurm(settings, Path(folder))
     else:
         opened = _local(settings, device, cores or len(os.sched_getaffinity(0)))
-    import dask
-    import distributed  # noqa: F401  (whose defaults would go with the context, loaded within it)
-
-    with dask.config.set(_WORKER_OPTIONS), opened as workers:
+    with opened as workers:
         logger.info("dashboard: %s", workers.client.dashboard_link)
         yield workers
 
@@ -214,8 +211,8 @@ def _local(settings: ClusterSettings, device: str, cores: int) -> Iterator[Worke
     threads = settings.threads or max(1, cores // workers)
     host = settings.host or "127.0.0.1"
     # A process that has died is started again where it was; Dask gives it 15 s, and then up.
-    patience = {"distributed.deploy.lost-worker-timeout": _START}
-    with dask.config.set(patience), _encrypted(not is_loopback(host)) as security:
+    options = {**_WORKER_OPTIONS, "distributed.deploy.lost-worker-timeout": _START}
+    with dask.config.set(options), _encrypted(not is_loopback(host)) as security:
         try:
             cluster = LocalCluster(
                 n_workers=workers,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -87,54 +88,47 @@ class StripProjector(TiltOperator):
 
     def project(self, image: Tensor) -> Tensor:
         """Apply A to images of the right shape."""
-        return self._apply(
+        if _are_few(image):
+            return self._one_by_one(_project, image, self.data_shape)
+        return self._interleaved(
+            lambda images: self._views(_interleave(images))[:, MARGIN:-MARGIN],
             image,
             self.data_shape,
-            _project,
-            lambda images: self._views(_interleave(images))[:, MARGIN:-MARGIN],
         )
 
     def back_project(self, data: Tensor) -> Tensor:
         """Apply Aᵀ to sinograms of the right shape."""
-        return self._apply(
-            data,
-            self.image_shape,
-            _back_project,
-            lambda sinograms: self._images(_interleave(sinograms, MARGIN)),
+        if _are_few(data):
+            return self._one_by_one(_back_project, data, self.image_shape)
+        return self._interleaved(
+            lambda sinograms: self._images(_interleave(sinograms, MARGIN)), data, self.image_shape
         )
 
     def _normal(self, image: Tensor) -> Tensor:
-        if image[..., 0, 0].numel() < WORTH_LANES:
+        if _are_few(image):
             return super()._normal(image)
         # Between A and Aᵀ images stay interleaved: two copies less in memory and time.
-        return self._apply(
-            image,
-            self.image_shape,
-            None,
-            lambda images: self._images(self._views(_interleave(images))),
+        return self._interleaved(
+            lambda images: self._images(self._views(_interleave(images))), image, self.image_shape
         )
 
-    def _apply(
-        self,
-        values: Tensor,
-        target: tuple[int, int],
-        few: Any,
-        many: Callable[[Tensor], Tensor],
+    def _one_by_one(self, kernel: Any, values: Tensor, target: tuple[int, int]) -> Tensor:
+        stacked = values.reshape(-1, *values.shape[-2:]).float().contiguous()
+        result = torch.empty(len(stacked), *target)
+        with _threads_of_torch():
+            kernel(stacked.numpy(), self._cosines, self._sines, result.numpy())
+        return result.reshape(*values.shape[:-2], *target)
+
+    def _interleaved(
+        self, apply: Callable[[Tensor], Tensor], values: Tensor, target: tuple[int, int]
     ) -> Tensor:
-        """Map a batch: all at once with the kernel `few`, or LANES at a time with `many`."""
+        """Map LANES images at a time; `apply` returns them interleaved."""
         stacked = values.reshape(-1, *values.shape[-2:]).float()
         result = torch.empty(len(stacked), *target)
-        threads = torch.get_num_threads()
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-        if len(stacked) < WORTH_LANES:
-            few(stacked.contiguous().numpy(), self._cosines, self._sines, result.numpy())
-        else:
+        with _threads_of_torch():
             for at in range(0, len(stacked), LANES):
                 own = result[at : at + LANES]
-                own.copy_(many(stacked[at : at + LANES])[..., : len(own)].movedim(-1, 0))
-        # Numba's threads, when they start, change how many PyTorch uses.
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+                own.copy_(apply(stacked[at : at + LANES])[..., : len(own)].movedim(-1, 0))
         return result.reshape(*values.shape[:-2], *target)
 
     def _views(self, images: Tensor) -> Tensor:
@@ -149,6 +143,22 @@ class StripProjector(TiltOperator):
         images = torch.zeros(*self.image_shape, LANES)
         _back_project_lanes(sinograms.numpy(), self._cosines, self._sines, images.numpy())
         return images
+
+
+def _are_few(values: Tensor) -> bool:
+    """Tell whether there are too few images for it to pay to interleave them."""
+    return math.prod(values.shape[:-2]) < WORTH_LANES
+
+
+@contextmanager
+def _threads_of_torch() -> Iterator[None]:
+    """Let kernels use as many threads as PyTorch does."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    yield
+    # Numba's threads, when they start, change how many PyTorch uses.
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def _interleave(values: Tensor, margin: int = 0) -> Tensor:

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore
 
 from ddgm.errors import DdgmError
 
@@ -269,7 +270,7 @@ def open_array(path: Path | str, what: str, mode: Literal["r", "r+"]) -> zarr.Ar
 
 def identity(array: zarr.Array[Any]) -> str:
     """Return a digest of an array's description and of when it was written."""
-    file = Path(str(array.store_path.store.root)) / array.path / "zarr.json"  # type: ignore[attr-defined]
+    file = cast(LocalStore, array.store_path.store).root / array.path / "zarr.json"
     digest = hashlib.sha256(file.read_bytes())
     digest.update(str(file.stat().st_mtime_ns).encode())
     return digest.hexdigest()[:16]

@@ -399,22 +399,24 @@ def _wait(client: Client, futures: Mapping[Future[None], int], bar: tqdm[Any]) -
     def show(event: Any) -> None:
         bar.set_postfix_str(str(event[1]), refresh=True)
 
-    idle = 0.0
     if not bar.disable:
         client.subscribe_topic(TOPIC, show)
     try:
-        completed, watched = as_completed(list(futures), loop=client.loop), time.monotonic()
+        completed = as_completed(list(futures), loop=client.loop)
+        looked = seen = time.monotonic()
         while not completed.is_empty():
             for future in completed.next_batch(block=False):
                 # A worker may have died with its result since: what counts is written.
                 if future.status in ("error", "cancelled"):
                     future.result()
                 bar.update(futures[future])
-            if time.monotonic() - watched > _PATIENCE / 10:
-                idle = 0.0 if _has_workers(client) else idle + time.monotonic() - watched
-                watched = time.monotonic()
-                if idle > _PATIENCE:
-                    idle = 0.0
+            now = time.monotonic()
+            if now - looked > _PATIENCE / 10:
+                looked = now
+                if _has_workers(client):
+                    seen = now
+                elif now - seen > _PATIENCE:
+                    seen = now
                     _miss_workers(client)
             time.sleep(_GLANCE)
     except KilledWorker as error:

@@ -53,10 +53,8 @@ def test_local_workers_are_reached_from_this_machine_alone(caplog):
 def test_workers_share_the_memory_and_wait_for_nothing_that_does_not_come():
     def state(dask_worker):
         manager = dask_worker.memory_manager
-        return manager.memory_limit, manager.memory_pause_fraction, callbacks(dask_worker)
-
-    def callbacks(worker):
-        return sorted(worker.periodic_callbacks)
+        watchers = sorted(dask_worker.periodic_callbacks)
+        return manager.memory_limit, manager.memory_pause_fraction, watchers
 
     with connect(ClusterSettings(workers=2), device="cpu", cores=2) as workers:
         for limit, pause, watchers in workers.client.run(state).values():
