@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-cluster test-gpu bench bench-volumes check format clean
+.PHONY: demo test test-slow test-slurm test-gpu bench bench-volumes check format recover clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -32,7 +32,7 @@ test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu"
 
 # Needs root, and SLURM's programs (Debian: slurm-wlm, munge).
-test-cluster: $(STAMP)
+test-slurm: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint constraints.txt --editable ".[cluster]"
 	$(BIN)/pytest -m cluster
@@ -49,6 +49,11 @@ bench: $(STAMP)
 # What dividing a slab costs and changes; goes on where it was interrupted (40 minutes).
 bench-volumes: $(STAMP)
 	$(BIN)/python benchmarks/volumes.py results/benchmark_volumes
+
+# After Snakemake itself was killed: cancels its jobs of SLURM, if any, and takes its lock away.
+recover: $(STAMP)
+	$(BIN)/python -m ddgm.slurm_jobs
+	$(BIN)/snakemake --unlock
 
 # What CI checks before the tests.
 check: $(STAMP)

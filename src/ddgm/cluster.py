@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddgm.devices import pick_device
 from ddgm.errors import DdgmError, SettingError
+from ddgm.slurm_jobs import NAME
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -316,6 +317,7 @@ def _slurm(settings: ClusterSettings, folder: Path) -> Iterator[Workers]:
                 job_cpu=threads,
                 memory=settings.memory or "8GiB",
                 walltime=settings.walltime,
+                job_name=f"{NAME}_dask",
                 queue=settings.queue,
                 account=settings.account,
                 interface=settings.interface,

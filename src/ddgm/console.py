@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +28,8 @@ def session(log: Path | str | None = None) -> Iterator[None]:
     """Run a program's main part.
 
     Messages go to the terminal and to a log file. A `DdgmError` ends the program with exit status 1
-    and its one line; any other error keeps its traceback, which goes to the log too.
+    and its one line; any other error keeps its traceback, which goes to the log too. SIGTERM, with
+    which SLURM ends a job, unwinds the program like an error: what it has opened is closed.
 
     Parameters
     ----------
@@ -47,6 +50,8 @@ def session(log: Path | str | None = None) -> Iterator[None]:
         )
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=".*Sparse (CSR|invariant).*")
+    if threading.current_thread() is threading.main_thread():
+        _unwind_on_termination()
     try:
         yield
     except DdgmError as error:
@@ -57,6 +62,20 @@ def session(log: Path | str | None = None) -> Iterator[None]:
         sys.exit(1)
     finally:
         logging.shutdown()
+
+
+def _unwind_on_termination() -> None:
+    own = os.getpid()
+
+    def unwind(number: int, _: object) -> None:
+        if os.getpid() != own:  # a process forked from this one has nothing of its own to close
+            os._exit(128 + number)
+        # Once: a second signal while things are being closed would leave them open.
+        signal.signal(number, signal.SIG_IGN)
+        logging.getLogger("ddgm").error("ended from outside (SIGTERM)")
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, unwind)
 
 
 def show_progress() -> bool:

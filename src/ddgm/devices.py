@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from ddgm.errors import DdgmError
@@ -20,3 +22,18 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise DdgmError("reconstruction: device is cuda, but PyTorch sees no GPU; use auto or cpu")
     return torch.device(name)
+
+
+def allotted_cores(threads: int) -> int:
+    """Return how many cores a job may compute with.
+
+    Snakemake caps the threads of a job by the cores of the machine that it runs on itself; SLURM
+    may have given the job more.
+
+    Parameters
+    ----------
+    threads : int
+        What Snakemake gave.
+    """
+    granted = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
+    return max(threads, min(granted, len(os.sched_getaffinity(0))))

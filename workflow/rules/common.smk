@@ -21,6 +21,7 @@ from ddgm.config import (
 from ddgm.engine import cached_path, is_fused
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
+from ddgm.slurm_jobs import refuse_leftovers
 from ddgm.sweep_tables import group_points
 from ddgm.training_settings import INCIDENTAL
 
@@ -107,11 +108,32 @@ def code_of(*modules, script):
     return digest.hexdigest()[:16]
 
 
-def gpus(device, devices=1):
-    """GPUs of a node that a job asks for."""
-    if device == "cpu":
-        return 0
-    return devices if isinstance(devices, int) else 1
+def more(amount):
+    """Memory or minutes that a job asks for, more each time that it is given to a cluster again."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def gpus(device):
+    """GPUs that a job asks for."""
+    return 0 if device == "cpu" else 1
+
+
+def training_nodes(training, cores=16):
+    """Cores, GPUs and nodes that training asks for; several nodes are a matter of SLURM's srun."""
+    devices = 1 if training["devices"] == "auto" else training["devices"]
+    with_gpu = training["accelerator"] != "cpu"
+    if training["nodes"] == 1:
+        return {"cpus_per_task": cores, "gpu": devices if with_gpu else 0}
+    return {
+        "mpi": "srun",
+        "nodes": training["nodes"],
+        "cpus_per_task": max(1, cores // devices),
+        # SLURM's plugin takes tasks_per_node for more than one alone.
+        **({"tasks_per_node": devices} if devices > 1 else {"tasks": training["nodes"]}),
+        # So many on each node, which `gpu` would not say; the negative number keeps the plugin from
+        # asking for tasks by GPU as well.
+        **({"gres": f"gpu:{devices}", "tasks_per_gpu": -1} if with_gpu else {}),
+    }
 
 
 def made_source(wildcards):
@@ -146,6 +168,17 @@ def points_of(sweep):
 def finished_points_of(sweep):
     """Where the jobs of a sweep keep points that are done, whatever becomes of the job."""
     return f"{RESULTS}/sweeps/{sweep}/finished"
+
+
+def forget_forced_points():
+    """Points that are to be computed by force are not to be found finished."""
+    forced = workflow.dag_settings
+    for sweep in SWEEPS:
+        if forced.forceall or any(
+            each == f"sweep_{sweep}_point" or each.startswith(f"{RESULTS}/sweeps/{sweep}/")
+            for each in map(str, forced.forcerun)
+        ):
+            shutil.rmtree(finished_points_of(sweep), ignore_errors=True)
 
 
 def values_of_points(sweep):

@@ -7,8 +7,8 @@ rule synthesize:
     conda:
         "../../envs/ddgm.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=more(4000),
+        runtime=more(30),
     params:
         synthetic=lambda wildcards: config["volumes"][wildcards.volume]["synthetic"],
         library=code_of("synthetic", script="synthesize"),
@@ -30,8 +30,9 @@ rule download:
         "../../envs/ddgm.yaml"
     threads: 4
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=more(8000),
+        runtime=more(1440),
+        cpus_per_task=4,
     params:
         # As it is written: another way to the same data fetches nothing again.
         address=lambda wildcards: config["volumes"][wildcards.volume]["address"],
@@ -56,11 +57,13 @@ if GIVEN_NETWORK is None:
             f"{RESULTS}/logs/statistics.log",
         benchmark:
             f"{RESULTS}/benchmarks/statistics.tsv"
+        group:
+            "prepare"
         conda:
             "../../envs/ddgm.yaml"
         resources:
-            mem_mb=2000,
-            runtime=240,
+            mem_mb=more(2000),
+            runtime=more(240),
         script:
             "../scripts/statistics.py"
 
@@ -75,11 +78,13 @@ else:
             f"{RESULTS}/statistics.json",
         log:
             f"{RESULTS}/logs/statistics.log",
+        group:
+            "prepare"
         conda:
             "../../envs/ddgm.yaml"
         resources:
-            mem_mb=2000,
-            runtime=10,
+            mem_mb=more(2000),
+            runtime=more(10),
         params:
             library=code_of("denoiser", "statistics", script="statistics_of_network"),
         script:
@@ -94,11 +99,13 @@ rule patches:
         f"{RESULTS}/patches/{{set}}.npz",
     log:
         f"{RESULTS}/logs/patches/{{set}}.log",
+    group:
+        "prepare"
     conda:
         "../../envs/ddgm.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=more(4000),
+        runtime=more(60),
     params:
         size=config["patches"]["size"],
         images=lambda wildcards: config["patches"][wildcards.set],

@@ -13,8 +13,8 @@ rule metrics:
     conda:
         "../../envs/ddgm.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=more(4000),
+        runtime=more(30),
     params:
         methods=config["table_1"],
         library=code_of("evaluation", "metrics", script="metrics"),
@@ -32,11 +32,12 @@ rule table_1:
         latex=f"{RESULTS}/tables/table_1.tex",
     log:
         f"{RESULTS}/logs/table_1.log",
+    localrule: True
     conda:
         "../../envs/ddgm.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=more(2000),
+        runtime=more(10),
     params:
         rows=[
             (name, config["methods"][name]["label"], config["methods"][name]["method"])
@@ -62,11 +63,12 @@ rule comparison:
         png=f"{RESULTS}/figures/comparison.png",
     log:
         f"{RESULTS}/logs/comparison.log",
+    localrule: True
     conda:
         "../../envs/ddgm.yaml"
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=more(4000),
+        runtime=more(10),
     params:
         labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
         images=config["comparison"]["images"],
@@ -88,11 +90,12 @@ rule prior:
         png=f"{RESULTS}/figures/prior.png",
     log:
         f"{RESULTS}/logs/prior.log",
+    localrule: True
     conda:
         "../../envs/ddgm.yaml"
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=more(4000),
+        runtime=more(10),
     params:
         images=config["prior"]["images"],
         library=code_of("figures", "image_statistics", script="prior"),

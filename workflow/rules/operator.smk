@@ -12,8 +12,9 @@ if EIGENBASES:
             "../../envs/ddgm.yaml"
         threads: 16
         resources:
-            mem_mb=8000,
-            runtime=60,
+            mem_mb=more(8000),
+            runtime=more(60),
+            cpus_per_task=16,
             gpu=gpus(config["reconstruction"]["device"]),
         params:
             geometry=lambda wildcards: EIGENBASES[wildcards.geometry].as_dict(),

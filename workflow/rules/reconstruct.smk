@@ -15,8 +15,9 @@ rule reconstruct:
         "../../envs/ddgm.yaml"
     threads: 16
     resources:
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=more(8000),
+        runtime=more(480),
+        cpus_per_task=16,
         gpu=gpus(config["reconstruction"]["device"]),
     params:
         method=lambda wildcards: given_settings(wildcards.method),

@@ -7,12 +7,15 @@ rule sinograms:
         f"{RESULTS}/sinograms/{{set}}.npz",
     log:
         f"{RESULTS}/logs/sinograms/{{set}}.log",
+    group:
+        "prepare"
     conda:
         "../../envs/ddgm.yaml"
     threads: 4
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=more(4000),
+        runtime=more(30),
+        cpus_per_task=4,
     params:
         geometry=GEOMETRY.as_dict(),
         noise_std=config["measurement"]["noise_std"],

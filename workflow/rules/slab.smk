@@ -25,8 +25,9 @@ if HAS_SLAB:
                 "../../envs/ddgm.yaml"
             threads: 16
             resources:
-                mem_mb=4000,
-                runtime=480,
+                mem_mb=more(4000),
+                runtime=more(480),
+                cpus_per_task=16,
             params:
                 geometry=config["geometry"],
                 noise_std=config["measurement"]["noise_std"],
@@ -60,8 +61,9 @@ if HAS_SLAB:
             "../../envs/ddgm.yaml"
         threads: 16
         resources:
-            mem_mb=16000,
-            runtime=2880,
+            mem_mb=more(16000),
+            runtime=more(2880),
+            cpus_per_task=16,
             gpu=gpus(config["reconstruction"]["device"]),
         params:
             method=lambda wildcards: given_settings(wildcards.method),
@@ -94,8 +96,9 @@ if HAS_SLAB:
             "../../envs/ddgm.yaml"
         threads: 4
         resources:
-            mem_mb=4000,
-            runtime=480,
+            mem_mb=more(4000),
+            runtime=more(480),
+            cpus_per_task=4,
         params:
             label=lambda wildcards: config["methods"][wildcards.method]["label"],
             library=code_of("export", script="export"),
@@ -114,11 +117,12 @@ if HAS_SLAB:
             png=f"{RESULTS}/figures/figure_1.png",
         log:
             f"{RESULTS}/logs/figure_1.log",
+        localrule: True
         conda:
             "../../envs/ddgm.yaml"
         resources:
-            mem_mb=4000,
-            runtime=10,
+            mem_mb=more(4000),
+            runtime=more(10),
         params:
             labels=[config["methods"][name]["label"] for name in SLAB["methods"]],
             section=SLAB["section"],
@@ -143,8 +147,8 @@ if HAS_SLAB:
             conda:
                 "../../envs/ddgm.yaml"
             resources:
-                mem_mb=4000,
-                runtime=120,
+                mem_mb=more(4000),
+                runtime=more(120),
             params:
                 rows=[
                     (name, config["methods"][name]["label"], config["methods"][name]["method"])

@@ -19,12 +19,17 @@ for sweep in SWEEPS:
             f"{RESULTS}/logs/sweeps/{sweep}/{{points}}.log",
         benchmark:
             f"{RESULTS}/benchmarks/sweeps/{sweep}/{{points}}.tsv"
+        group:
+            "sweep"
         conda:
             "../../envs/ddgm.yaml"
         threads: 16
         resources:
-            mem_mb=16000,
-            runtime=1440,
+            mem_mb=more(16000),
+            runtime=more(1440),
+            cpus_per_task=16,
+            # A group computes them in turn (profile slurm), with what one needs.
+            sweep_slot=1,
             gpu=gpus(config["reconstruction"]["device"]),
         params:
             sweep=sweep,
@@ -65,11 +70,12 @@ for sweep in SWEEPS:
             png=f"{RESULTS}/figures/sweep_{sweep}.png",
         log:
             f"{RESULTS}/logs/sweeps/{sweep}.log",
+        localrule: True
         conda:
             "../../envs/ddgm.yaml"
         resources:
-            mem_mb=4000,
-            runtime=10,
+            mem_mb=more(4000),
+            runtime=more(10),
         params:
             parameters=SWEEPS[sweep].parameters,
             library=code_of("figures", "selection", script="sweep"),
@@ -87,11 +93,12 @@ rule gather_rows:
         csv=f"{RESULTS}/sweeps/{{sweep}}.csv",
     log:
         f"{RESULTS}/logs/gather_rows/{{sweep}}.log",
+    localrule: True
     conda:
         "../../envs/ddgm.yaml"
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=more(4000),
+        runtime=more(10),
     params:
         library=code_of(script="gather_rows"),
     script:
@@ -109,11 +116,12 @@ rule select_settings:
         f"{RESULTS}/selected/{{method}}.json",
     log:
         f"{RESULTS}/logs/select/{{method}}.log",
+    localrule: True
     conda:
         "../../envs/ddgm.yaml"
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=more(4000),
+        runtime=more(10),
     params:
         network_evals=lambda wildcards: SELECTIONS[wildcards.method].network_evals,
         library=code_of("selection", script="select_settings"),
@@ -132,11 +140,12 @@ if SELECTIONS:
             markdown=f"{RESULTS}/tables/selected.md",
         log:
             f"{RESULTS}/logs/select.log",
+        localrule: True
         conda:
             "../../envs/ddgm.yaml"
         resources:
-            mem_mb=2000,
-            runtime=10,
+            mem_mb=more(2000),
+            runtime=more(10),
         params:
             rows=list(SELECTIONS),
             library=code_of("tables", script="selected"),
@@ -163,8 +172,9 @@ if BLIND_SWEEPS:
             "../../envs/ddgm.yaml"
         threads: 4
         resources:
-            mem_mb=8000,
-            runtime=10,
+            mem_mb=more(8000),
+            runtime=more(10),
+            cpus_per_task=4,
         params:
             sweeps=BLIND_SWEEPS,
             library=code_of("blind", "figures", "selection", "tables", script="blind"),
@@ -178,14 +188,3 @@ rule sweeps:
         expand(f"{RESULTS}/figures/sweep_{{sweep}}.pdf", sweep=SWEEPS),
         f"{RESULTS}/tables/selected.md" if SELECTIONS else [],
         f"{RESULTS}/tables/blind.md" if BLIND_SWEEPS else [],
-
-
-onstart:
-    # Points that are to be computed by force are not to be found finished.
-    forced = workflow.dag_settings
-    for sweep in SWEEPS:
-        if forced.forceall or any(
-            each == f"sweep_{sweep}_point" or each.startswith(f"{RESULTS}/sweeps/{sweep}/")
-            for each in map(str, forced.forcerun)
-        ):
-            shutil.rmtree(finished_points_of(sweep), ignore_errors=True)

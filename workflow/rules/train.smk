@@ -17,9 +17,9 @@ if GIVEN_NETWORK is None:
             "../../envs/ddgm.yaml"
         threads: 16
         resources:
-            mem_mb=32000,
-            runtime=2880,
-            gpu=gpus(config["training"]["accelerator"], config["training"]["devices"]),
+            **training_nodes(config["training"]),
+            mem_mb=more(32000),
+            runtime=more(2880),
         params:
             # Checkpoints lie where Snakemake does not know them: it wipes declared outputs.
             directory=f"{RESULTS}/network/training",
@@ -39,11 +39,12 @@ if GIVEN_NETWORK is None:
             png=f"{RESULTS}/figures/training.png",
         log:
             f"{RESULTS}/logs/training_curve.log",
+        localrule: True
         conda:
             "../../envs/ddgm.yaml"
         resources:
-            mem_mb=2000,
-            runtime=10,
+            mem_mb=more(2000),
+            runtime=more(10),
         params:
             library=code_of("figures", "training_settings", script="training_curve"),
         script:

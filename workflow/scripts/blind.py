@@ -5,6 +5,7 @@ import torch
 
 from ddgm.blind import RULES, choose, judge, scores
 from ddgm.console import session
+from ddgm.devices import allotted_cores
 from ddgm.engine import make_operator
 from ddgm.figures import blind_scores, save_figure
 from ddgm.noise_level import estimate_noise_std
@@ -12,7 +13,7 @@ from ddgm.sinograms import SinogramSet
 from ddgm.tables import blind_choices, blind_choices_to_markdown
 
 with session(snakemake.log[0]):
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(allotted_cores(snakemake.threads))
     measured = SinogramSet.load(snakemake.input.sinograms)
     eigenbasis = str(snakemake.input.eigenbasis)  # empty for images too large for one
     operator = make_operator(measured.geometry, cache=Path(eigenbasis).parent)

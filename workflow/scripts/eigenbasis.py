@@ -3,12 +3,12 @@ from pathlib import Path
 import torch
 
 from ddgm.console import session, show_progress
-from ddgm.devices import pick_device
+from ddgm.devices import allotted_cores, pick_device
 from ddgm.engine import cached_eigenbasis
 from ddgm.geometry import TiltGeometry
 
 with session(snakemake.log[0]):
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(allotted_cores(snakemake.threads))
     cached_eigenbasis(
         TiltGeometry.from_dict(snakemake.params.geometry),
         Path(snakemake.output[0]).parent,

@@ -5,14 +5,14 @@ import torch
 
 from ddgm.console import session, show_progress
 from ddgm.denoiser import load_denoiser
-from ddgm.devices import pick_device
+from ddgm.devices import allotted_cores, pick_device
 from ddgm.engine import make_operator
 from ddgm.methods import make_method
 from ddgm.reconstruction import reconstruct
 from ddgm.sinograms import SinogramSet
 
 with session(snakemake.log[0]):
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(allotted_cores(snakemake.threads))
     params, settings = snakemake.params, snakemake.config["reconstruction"]
     device = pick_device(settings["device"])
     measured = SinogramSet.load(snakemake.input.sinograms)

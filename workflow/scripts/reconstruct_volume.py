@@ -4,6 +4,7 @@ from pathlib import Path
 from ddgm.cluster import connect
 from ddgm.config import cluster_settings
 from ddgm.console import session, show_progress
+from ddgm.devices import allotted_cores
 from ddgm.methods import make_method
 from ddgm.statistics import load_statistics
 from ddgm.tilt_series import open_tilt_series
@@ -19,7 +20,7 @@ def main():
     with connect(
         cluster_settings(snakemake.config),
         device=settings["device"],
-        cores=snakemake.threads,
+        cores=allotted_cores(snakemake.threads),
         folder=Path(snakemake.output[0]).parent,
     ) as workers:
         reconstruct_volume(

@@ -1,6 +1,7 @@
 import torch
 
 from ddgm.console import session
+from ddgm.devices import allotted_cores
 from ddgm.geometry import TiltGeometry
 from ddgm.noise import Purpose
 from ddgm.patches import PatchSet
@@ -9,7 +10,7 @@ from ddgm.sinograms import SinogramSet, simulate
 from ddgm.statistics import load_statistics
 
 with session(snakemake.log[0]):
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(allotted_cores(snakemake.threads))
     params = snakemake.params
     images = PatchSet.load(snakemake.input.patches).normalised(
         load_statistics(snakemake.input.statistics)

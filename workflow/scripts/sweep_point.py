@@ -4,7 +4,7 @@ import torch
 
 from ddgm.console import session, show_progress
 from ddgm.denoiser import load_denoiser
-from ddgm.devices import pick_device
+from ddgm.devices import allotted_cores, pick_device
 from ddgm.engine import make_operator
 from ddgm.held_out import HeldOutViews
 from ddgm.patches import PatchSet
@@ -13,7 +13,7 @@ from ddgm.statistics import load_statistics
 from ddgm.sweep_points import Candidate, SweepInputs, fingerprint, run_points
 
 with session(snakemake.log[0]):
-    torch.set_num_threads(snakemake.threads)
+    torch.set_num_threads(allotted_cores(snakemake.threads))
     params, settings = snakemake.params, snakemake.config["reconstruction"]
     device = pick_device(settings["device"])
     measured = SinogramSet.load(snakemake.input.sinograms)

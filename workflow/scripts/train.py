@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import torch
 
 from ddgm.config import architecture_of
 from ddgm.console import session, show_progress
 from ddgm.denoiser import DenoiserCard, save_denoiser
+from ddgm.devices import allotted_cores
+from ddgm.node_tasks import run_on_nodes
 from ddgm.patches import PatchSet
 from ddgm.statistics import load_statistics
 from ddgm.training import (
@@ -14,9 +18,9 @@ from ddgm.training import (
 from ddgm.training_settings import TrainingSettings
 from ddgm.volume import open_volume
 
-# Lightning runs this file again for each further device.
-with session(snakemake.log[0] if first_process() else None):
-    torch.set_num_threads(snakemake.threads)
+
+def main():
+    torch.set_num_threads(allotted_cores(snakemake.threads))
     params, normalisation = snakemake.params, load_statistics(snakemake.input.statistics)
     card = DenoiserCard(
         architecture_of(params.network),
@@ -29,7 +33,7 @@ with session(snakemake.log[0] if first_process() else None):
     network = train(
         snakemake.input.volume,
         card,
-        TrainingSettings(**snakemake.config["training"]),
+        settings,
         params.directory,
         validation=PatchSet.load(snakemake.input.validation).normalised(normalisation),
         progress=show_progress(),
@@ -38,3 +42,12 @@ with session(snakemake.log[0] if first_process() else None):
         save_denoiser(network, card, snakemake.output.network)
         collect_losses(params.directory).to_csv(snakemake.output.losses, index=False)
         discard_checkpoints(params.directory)
+
+
+settings = TrainingSettings(**snakemake.config["training"])
+if settings.nodes > 1 and settings.devices == "auto":
+    settings = replace(settings, devices=1)  # as many processes a node as the job has asked for
+# For each further device Lightning runs this file again, for each further node SLURM does.
+with session(snakemake.log[0] if first_process() else None):
+    if not run_on_nodes(settings.nodes, settings.devices, snakemake.resources.cpus_per_task):
+        main()
