@@ -6,14 +6,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-slurm test-gpu bench bench-volumes check format recover clean
+.PHONY: demo test test-slow test-slurm test-gpu bench bench-volumes plan check format recover clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddgm needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (choose another with make PYTHON=...)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-		--constraint constraints.txt --editable ".[workflow,dev]"
+		--constraint constraints.txt --editable ".[workflow,cluster,dev]"
 	@touch $@
 
 demo: $(STAMP)
@@ -29,12 +29,10 @@ test: $(STAMP)
 		--numprocesses auto --maxprocesses 4 --dist loadgroup tests/workflow tests/workers tests/unit
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -m "slow and not gpu"
+	$(BIN)/pytest -m "slow and not gpu and not cluster"
 
-# Needs root, and SLURM's programs (Debian: slurm-wlm, munge).
+# Starts a SLURM of its own and stops it; needs root and its programs (Debian: slurm-wlm, munge).
 test-slurm: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-		--constraint constraints.txt --editable ".[cluster]"
 	$(BIN)/pytest -m cluster
 
 test-gpu: $(STAMP)
@@ -49,6 +47,10 @@ bench: $(STAMP)
 # What dividing a slab costs and changes; goes on where it was interrupted (40 minutes).
 bench-volumes: $(STAMP)
 	$(BIN)/python benchmarks/volumes.py results/benchmark_volumes
+
+# What the paper asks a cluster for: docs/cluster_plan.md.
+plan: $(STAMP)
+	$(BIN)/python benchmarks/plan.py docs/cluster_plan.md
 
 # After Snakemake itself was killed: cancels its jobs of SLURM, if any, and takes its lock away.
 recover: $(STAMP)

@@ -1,86 +1,60 @@
-"""A real SLURM on this machine: one controller, one node, started for the tests and ended after."""
+"""A real SLURM for the tests, and checkouts to run the workflow on it."""
 
-import os
 import shutil
-import socket
-import subprocess
-import time
-from pathlib import Path
+from dataclasses import dataclass
 
-import psutil
 import pytest
-
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-CONFIG = """
-ClusterName=ddgm
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-DefMemPerCPU=500
-JobAcctGatherType=jobacct_gather/linux
-AccountingStorageType=accounting_storage/none
-MinJobAge=300
-KillWait=5
-SlurmdTimeout=30
-ReturnToService=2
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=8000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
+import yaml
+from checkouts import TINY, make_checkout
+from cluster_runs import CHAIN, ClusterCheckout
+from small_slurm import SmallSlurm, obstacle
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
     """A SLURM that takes jobs."""
-    absent = [name for name in PROGRAMS if shutil.which(name) is None]
-    if absent:
-        pytest.skip(f"SLURM is not installed ({', '.join(absent)}); apt install slurm-wlm munge")
-    if os.geteuid() != 0:
-        pytest.skip("starting a SLURM of one's own takes root")
-    config = Path("/etc/slurm/slurm.conf")
-    if config.exists() and "ClusterName=ddgm" not in config.read_text():
-        pytest.skip(f"{config} belongs to another cluster")
-    folder = tmp_path_factory.mktemp("slurm")
-    for name in ("state", "spool"):
-        (folder / name).mkdir()
-    config.parent.mkdir(exist_ok=True)
-    host = socket.gethostname().split(".")[0]
-    config.write_text(CONFIG.format(host=host, folder=folder, cpus=psutil.cpu_count()))
-    Path("/run/munge").mkdir(exist_ok=True)
-    shutil.chown("/run/munge", "munge", "munge")
-    Path("/run/munge").chmod(0o755)
-    started = []
+    reason = obstacle()
+    if reason is not None:
+        pytest.skip(reason)
+    small = SmallSlurm(tmp_path_factory.mktemp("slurm"))
     try:
-        if subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode != 0:
-            munged = ["runuser", "-u", "munge", "--", "munged", "--force", "--foreground"]
-            started.append(subprocess.Popen(munged))
-            time.sleep(0.5)
-        started += [subprocess.Popen([name, "-D"]) for name in ("slurmctld", "slurmd")]
-        end = time.monotonic() + 30
-        while "idle" not in state():
-            assert time.monotonic() < end, "SLURM does not come up; see its logs"
-            time.sleep(0.2)
-        yield folder
+        small.start()
+        yield small
     finally:
-        subprocess.run(["scancel", "--user", "root"], check=False)
-        for process in reversed(started):
-            process.terminate()
-            process.wait(timeout=30)
-        config.unlink()
+        small.stop()
 
 
-def state():
-    result = subprocess.run(
-        ["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False
-    )
-    return result.stdout
+@dataclass(frozen=True)
+class Chain:
+    """The chain run without a cluster, and the same checkout before its training."""
+
+    table: bytes
+    prepared: ClusterCheckout
+
+    def copy(self, root):
+        """Return a checkout in which training comes next."""
+        shutil.copytree(self.prepared.root, root, symlinks=True)
+        return ClusterCheckout(root)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory):
+    """The chain, for tests to disturb."""
+    made = make_checkout(tmp_path_factory.mktemp("chain"))
+    prepared = ClusterCheckout(made.root)
+    prepared.configure(yaml.safe_load(TINY.read_text()), CHAIN)
+    status, output = prepared.run_here("table_1")
+    assert status == 0, output
+    results = made.root / "results/chain"
+    table = (results / "tables/table_1.csv").read_bytes()
+    for name in ("network", "reconstructions", "metrics", "tables", "logs"):
+        shutil.rmtree(results / name)
+    return Chain(table, prepared)
+
+
+@pytest.fixture
+def disturbed(slurm, chain, tmp_path):
+    """A checkout whose run is going to be disturbed, on a cluster that is whole again after."""
+    slurm.wait_until_idle()
+    yield chain.copy(tmp_path / "checkout")
+    slurm.mend()

@@ -35,9 +35,6 @@ rule table_1:
     localrule: True
     conda:
         "../../envs/ddgm.yaml"
-    resources:
-        mem_mb=more(2000),
-        runtime=more(10),
     params:
         rows=[
             (name, config["methods"][name]["label"], config["methods"][name]["method"])
@@ -66,9 +63,6 @@ rule comparison:
     localrule: True
     conda:
         "../../envs/ddgm.yaml"
-    resources:
-        mem_mb=more(4000),
-        runtime=more(10),
     params:
         labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
         images=config["comparison"]["images"],
@@ -93,9 +87,6 @@ rule prior:
     localrule: True
     conda:
         "../../envs/ddgm.yaml"
-    resources:
-        mem_mb=more(4000),
-        runtime=more(10),
     params:
         images=config["prior"]["images"],
         library=code_of("figures", "image_statistics", script="prior"),

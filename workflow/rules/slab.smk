@@ -120,9 +120,6 @@ if HAS_SLAB:
         localrule: True
         conda:
             "../../envs/ddgm.yaml"
-        resources:
-            mem_mb=more(4000),
-            runtime=more(10),
         params:
             labels=[config["methods"][name]["label"] for name in SLAB["methods"]],
             section=SLAB["section"],

@@ -26,7 +26,7 @@ for sweep in SWEEPS:
         threads: 16
         resources:
             mem_mb=more(16000),
-            runtime=more(1440),
+            runtime=more(180),
             cpus_per_task=16,
             # A group computes them in turn (profile slurm), with what one needs.
             sweep_slot=1,
@@ -73,9 +73,6 @@ for sweep in SWEEPS:
         localrule: True
         conda:
             "../../envs/ddgm.yaml"
-        resources:
-            mem_mb=more(4000),
-            runtime=more(10),
         params:
             parameters=SWEEPS[sweep].parameters,
             library=code_of("figures", "selection", script="sweep"),
@@ -96,9 +93,6 @@ rule gather_rows:
     localrule: True
     conda:
         "../../envs/ddgm.yaml"
-    resources:
-        mem_mb=more(4000),
-        runtime=more(10),
     params:
         library=code_of(script="gather_rows"),
     script:
@@ -119,9 +113,6 @@ rule select_settings:
     localrule: True
     conda:
         "../../envs/ddgm.yaml"
-    resources:
-        mem_mb=more(4000),
-        runtime=more(10),
     params:
         network_evals=lambda wildcards: SELECTIONS[wildcards.method].network_evals,
         library=code_of("selection", script="select_settings"),
@@ -143,9 +134,6 @@ if SELECTIONS:
         localrule: True
         conda:
             "../../envs/ddgm.yaml"
-        resources:
-            mem_mb=more(2000),
-            runtime=more(10),
         params:
             rows=list(SELECTIONS),
             library=code_of("tables", script="selected"),

@@ -42,9 +42,6 @@ if GIVEN_NETWORK is None:
         localrule: True
         conda:
             "../../envs/ddgm.yaml"
-        resources:
-            mem_mb=more(2000),
-            runtime=more(10),
         params:
             library=code_of("figures", "training_settings", script="training_curve"),
         script:

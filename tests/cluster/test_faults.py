@@ -1,0 +1,131 @@
+"""Nothing is lost, whatever happens to jobs, nodes, controller and Snakemake itself."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from cluster_runs import BIN, SNAKEMAKE
+from small_slurm import jobs, node_of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+
+ONCE = """
+from pathlib import Path
+import sys, time
+
+mark = Path("once")
+first, _ = not mark.exists(), mark.touch()
+if first:
+    {what}
+"""
+
+
+def resumed(checkout):
+    return "training goes on from" in checkout.log_of("train")
+
+
+def test_a_job_that_fails_once_is_given_to_slurm_again(disturbed, chain):
+    disturbed.inject("metrics", ONCE.format(what="sys.exit(1)"))
+    status, output = disturbed.start("table_1").finish()
+    assert status == 0, output
+    assert "Trying to restart job" in output
+    assert disturbed.table == chain.table
+
+
+def test_a_cancelled_job_goes_on_from_its_checkpoint(disturbed, chain):
+    run = disturbed.start("table_1")
+    subprocess.run(["scancel", run.training()], check=True)
+    status, output = run.finish()
+    assert status == 0, output
+    assert resumed(disturbed)
+    assert disturbed.table == chain.table
+
+
+def test_a_job_over_its_memory_gets_more(disturbed, chain):
+    # The rule asks for 4 GB, and for 8 GB the second time.
+    code = "import numpy, time\nmuch = numpy.ones(5_000_000_000, numpy.uint8)\ntime.sleep(5)"
+    disturbed.inject("metrics", code)
+    run = disturbed.start("table_1")
+    status, output = run.finish()
+    assert status == 0, output
+    assert "mem_mb=4000" in output
+    assert "mem_mb=8000" in output
+    assert disturbed.table == chain.table
+
+
+def test_a_job_over_its_time_gets_more_and_goes_on(disturbed, chain):
+    disturbed.inject("train", ONCE.format(what="time.sleep(600)"))
+    run = disturbed.start("table_1", "--set-resources", "train:runtime=attempt")
+    status, output = run.finish()
+    assert status == 0, output
+    assert "TIMEOUT" in output
+    assert "runtime=2" in output
+    assert disturbed.table == chain.table
+
+
+def test_a_node_that_dies_loses_no_more_than_the_last_steps(slurm, disturbed, chain):
+    run = disturbed.start("table_1")
+    job = run.training()
+    slurm.lose(node_of(job))
+    status, output = run.finish()
+    assert status == 0, output
+    assert run.submitted.count(job) == 1
+    assert "Trying to restart" not in output  # SLURM itself has put it on the other node
+    assert resumed(disturbed)
+    assert disturbed.table == chain.table
+
+
+def test_a_controller_that_is_away_is_waited_for(slurm, disturbed, chain):
+    run = disturbed.start("table_1")
+    run.training()
+    slurm.end("slurmctld")
+    time.sleep(20)
+    slurm.start_controller()
+    status, output = run.finish()
+    assert status == 0, output
+    assert disturbed.table == chain.table
+
+
+def test_a_killed_snakemake_leaves_no_second_writer(slurm, disturbed, chain):
+    run = disturbed.start("table_1")
+    job = run.training()
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    assert job in jobs()  # lives on without its Snakemake
+    subprocess.run([SNAKEMAKE, "--unlock"], cwd=disturbed.root, check=True)
+    status, output = disturbed.start("table_1").finish()
+    assert status != 0
+    assert "make recover" in output
+    assert job in output
+    assert jobs() == [job]
+    told = subprocess.run(
+        ["make", "recover", f"BIN={BIN}", "-o", ".venv/.installed"],
+        cwd=disturbed.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert f"cancelled {job}" in told.stdout
+    assert not jobs()
+    status, output = disturbed.start("table_1").finish()
+    assert status == 0, output
+    assert resumed(disturbed)
+    assert disturbed.table == chain.table
+
+
+def test_an_interrupt_cancels_jobs_and_leaves_nothing_that_passes_for_finished(disturbed, chain):
+    run = disturbed.start("table_1")
+    run.training()
+    os.kill(run.process.pid, signal.SIGINT)
+    status, output = run.finish(120)
+    assert status != 0
+    assert not jobs("-t", "PENDING,RUNNING")
+    left = disturbed.root / "results/chain/network"
+    assert not list(left.glob("*.safetensors"))
+    status, output = disturbed.start("table_1").finish()
+    assert status == 0, output
+    assert resumed(disturbed)
+    assert disturbed.table == chain.table
