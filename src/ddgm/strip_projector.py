@@ -171,7 +171,15 @@ def _interleave(values: Tensor, margin: int = 0) -> Tensor:
 
 def _compiled(**options: Any) -> Any:
     """Compile a kernel on its first call; later processes read what was compiled from disk."""
-    return numba.njit(cache=True, fastmath=True, nogil=True, **options)
+    compile_kernel = functools.partial(numba.njit, fastmath=True, nogil=True, **options)
+
+    def compiled(kernel: Callable[..., Any]) -> Any:
+        try:
+            return compile_kernel(cache=True)(kernel)
+        except RuntimeError:  # nowhere to write: installed for all, and a home that is read-only
+            return compile_kernel()(kernel)
+
+    return compiled
 
 
 @_compiled(inline="always")

@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 
 import numba
 import numpy as np
@@ -208,3 +211,9 @@ def test_the_norm_is_a_close_upper_bound_of_the_largest_singular_value(shape):
     dense = projector.forward(torch.eye(math.prod(shape)).reshape(-1, *shape)).flatten(1).double()
     exact = float(torch.linalg.matrix_norm(dense, 2))
     assert exact * (1 - 1e-6) <= projector.norm <= exact * 1.0026
+
+
+def test_kernels_need_no_place_to_keep_what_is_compiled():
+    nowhere = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "IPythonCacheLocator"}
+    command = [sys.executable, "-c", "import ddgm.strip_projector"]
+    subprocess.run(command, env=nowhere, check=True)

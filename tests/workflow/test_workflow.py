@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -212,6 +213,44 @@ def test_a_wrong_config_is_refused_in_one_line_before_anything_starts(checkout, 
     assert len(lines) == 1, output
     assert lines[0].startswith(message)
     assert not (checkout.root / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "config: container = None: --sdm apptainer needs an image"),
+        (("--config", "container=absent.sif"), "config: container = 'absent.sif': no such file"),
+    ],
+)
+def test_jobs_for_a_container_do_not_run_outside_of_one(checkout, arguments, message):
+    status, output = checkout.snakemake("all", *TINY, "--sdm", "apptainer", *arguments)
+    assert status == 1
+    assert checkout.complaints(output) == [message]
+
+
+def test_jobs_run_in_the_container_of_the_configuration(checkout):
+    calls = checkout.root / "calls"
+    program = checkout.root / "bin" / "apptainer"
+    program.parent.mkdir()
+    # The script comes last, after the image and a shell: here it runs outside, but is noted.
+    program.write_text(
+        '#!/bin/bash\nif [ "$1" = --version ]; then echo "apptainer version 1.3.0"; exit; fi\n'
+        f'echo "$@" >> {calls}\n'
+        'while [ "$1" != some.sif ]; do shift; done; shift; exec "$@"\n'
+    )
+    program.chmod(0o755)
+    (checkout.root / "some.sif").touch()
+    path = os.pathsep.join(
+        [str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+    )
+    target = "results/tiny/source/train"
+    status, output = checkout.snakemake(target, *TINY, "--config", "container=some.sif", PATH=path)
+    assert status == 0, output
+    assert not calls.exists()
+    arguments = ("--forceall", "--sdm", "apptainer", "--config", "container=some.sif")
+    status, output = checkout.snakemake(target, *TINY, *arguments, PATH=path)
+    assert status == 0, output
+    assert "synthesize" in calls.read_text()
 
 
 def test_real_data_that_are_not_there_are_asked_for(checkout):

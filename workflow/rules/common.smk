@@ -24,6 +24,7 @@ from ddgm.methods import METHODS
 from ddgm.slurm_jobs import refuse_leftovers
 from ddgm.sweep_tables import group_points
 from ddgm.training_settings import INCIDENTAL
+from snakemake.settings.types import DeploymentMethod
 
 RESULTS = f"results/{config.get('run')}"
 LIBRARY = Path(ddgm.__file__).parent
@@ -53,10 +54,21 @@ def check_once(sources):
         mark.touch()
 
 
+def check_container(image):
+    """Refuse --sdm apptainer without an image: Snakemake would run the jobs outside of any."""
+    if DeploymentMethod.APPTAINER not in workflow.deployment_settings.deployment_method:
+        return
+    if image is None:
+        raise DdgmError("config: container = None: --sdm apptainer needs an image")
+    if "://" not in image and not Path(image).exists():
+        raise DdgmError(f"config: container = {image!r}: no such file")
+
+
 # Jobs load this file again; what has been checked once need not be checked by each of them.
 if workflow.is_main_process:
     try:
         check_schema(config, workflow.source_path("../schemas/config.schema.yaml"))
+        check_container(config["container"])
         check_once([resolve_address(config, name) for name in volume_names(config)])
     except DdgmError as error:
         stop(error)
