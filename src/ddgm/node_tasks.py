@@ -53,7 +53,14 @@ def run_on_nodes(nodes: int, tasks: int, cores: int) -> bool:
         "--kill-on-bad-exit=1",
     ]
     environment = {**os.environ, _TASK: "1"}
-    result = subprocess.run([*step, sys.executable, *sys.argv], env=environment, check=False)
+    command = [*step, sys.executable, *sys.argv]
+    try:
+        result = subprocess.run(command, env=environment, check=False)
+    except FileNotFoundError as error:
+        raise DdgmError(
+            f"training: nodes = {nodes}, but there is no srun here to start processes on them; "
+            "run without a container, or set training.nodes to 1"
+        ) from error
     if result.returncode != 0:
         raise DdgmError(f"training: a process on one of the {nodes} nodes failed; see above")
     return True
