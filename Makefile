@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-slurm test-gpu bench bench-volumes plan check format recover clean
+.PHONY: demo test test-slow test-slurm test-slurm-short test-gpu bench bench-volumes plan check format recover clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -32,8 +32,12 @@ test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu and not cluster"
 
 # Starts a SLURM of its own and stops it; needs root and its programs (Debian: slurm-wlm, munge).
+# An hour and a half; the short form takes minutes, and is part of CI.
 test-slurm: $(STAMP)
 	$(BIN)/pytest -m cluster
+
+test-slurm-short: $(STAMP)
+	$(BIN)/pytest -m "cluster and not slow"
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu

@@ -102,7 +102,10 @@ class SmallSlurm:
 
     def _start(self, name, *command):
         # Of a session of its own: an interrupt of the tests is for the tests.
-        self.daemons[name] = subprocess.Popen(command, start_new_session=True)
+        with (self.folder / f"{name}.txt").open("a") as output:
+            self.daemons[name] = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True
+            )
 
     def start_controller(self):
         self._start("slurmctld", "slurmctld", "-D")

@@ -56,8 +56,10 @@ def details(number):
 
 
 def asked(number):
-    """Return what a job has asked for, by kind."""
-    return dict(each.split("=") for each in details(number)["TRES"].split(","))
+    """Return the cores, memory and GPUs that a job has asked for."""
+    job = details(number)
+    kinds = dict(each.split("=") for each in job["TRES"].split(","))
+    return kinds["cpu"], kinds["mem"], job.get("TresPerJob")
 
 
 def jobs_of(run, rule):
@@ -87,8 +89,8 @@ def test_the_first_steps_make_what_they_make_without_a_cluster(slurm, tmp_path):
     # Two volumes made and copied; what is prepared together; eigenbasis and reconstruction.
     assert len(run.submitted) == 2 + 2 + 1 + 1 + 1
     (eigenbasis,), (reconstruct,) = jobs_of(run, "eigenbasis"), jobs_of(run, "reconstruct")
-    assert asked(eigenbasis) | {"cpu": "3", "gres/gpu:a100": "1"} == asked(eigenbasis)
-    assert asked(reconstruct) | {"cpu": "16", "mem": "8000M", "gres/gpu": "1"} == asked(reconstruct)
+    assert asked(eigenbasis) == ("3", "8000M", "gres:gpu:a100:1")
+    assert asked(reconstruct) == ("16", "8000M", "gres:gpu:1")
     assert details(reconstruct)["Partition"] == "main"
     assert "Nothing to be done" in cluster.start(target, "--profile", "mysite").finish()[1]
 
@@ -107,9 +109,7 @@ def test_points_of_a_sweep_share_jobs_that_ask_for_what_one_needs(slurm, chain, 
     assert len(groups) == math.ceil(len(points) / 8)
     # Beside them the eigenbasis of the views that are kept when others are held out.
     assert len(run.submitted) <= len(points) / 8 + 2
-    for number in groups:
-        expected = {"cpu": "16", "mem": "16000M", "gres/gpu": "1"}
-        assert asked(number) | expected == asked(number)
+    assert {asked(number) for number in groups} == {("16", "16000M", "gres:gpu:1")}
     found = pd.read_csv(checkout.root / "results/chain/sweeps/algebraic.csv")
     assert sorted(found["K"].unique()) == list(points)
 
