@@ -1,3 +1,4 @@
+# make install  set up: an environment in .venv
 # make demo   set up and run the whole chain on a synthetic volume (minutes)
 # make test   set up and run every test that needs no cluster, GPU or network
 # make bench  set up and time the library on an idle machine: docs/benchmark.md (10 minutes)
@@ -6,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-slurm test-slurm-short test-gpu bench bench-volumes plan check format recover clean
+.PHONY: install demo test test-slow test-slurm test-slurm-short test-gpu bench bench-volumes plan check format recover clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -15,6 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint constraints.txt --editable ".[workflow,cluster,dev]"
 	@touch $@
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores all --rerun-incomplete --configfile config/demo.yaml
@@ -57,7 +60,7 @@ plan: $(STAMP)
 	$(BIN)/python benchmarks/plan.py docs/cluster_plan.md
 
 # After Snakemake itself was killed: cancels its jobs of SLURM, if any, and takes its lock away.
-recover: $(STAMP)
+recover:
 	$(BIN)/python -m ddgm.slurm_jobs
 	$(BIN)/snakemake --unlock
 

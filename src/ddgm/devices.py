@@ -27,13 +27,13 @@ def pick_device(name: str) -> torch.device:
 def allotted_cores(threads: int) -> int:
     """Return how many cores a job may compute with.
 
-    Snakemake caps the threads of a job by the cores of the machine that it runs on itself; SLURM
-    may have given the job more.
+    Snakemake caps the threads of a job by the cores of the machine that it runs on itself; what
+    SLURM has given counts.
 
     Parameters
     ----------
     threads : int
-        What Snakemake gave.
+        What Snakemake says, which holds where there is no SLURM.
     """
-    granted = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
-    return max(threads, min(granted, len(os.sched_getaffinity(0))))
+    granted = int(os.environ.get("SLURM_CPUS_PER_TASK", threads))
+    return min(granted, len(os.sched_getaffinity(0)))

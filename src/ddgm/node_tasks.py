@@ -24,7 +24,7 @@ def run_on_nodes(nodes: int, tasks: int, cores: int) -> bool:
     tasks : int
         Processes a node, one a device.
     cores : int
-        Cores of each process.
+        Cores of each process; none are asked for below one, which some sites want.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def run_on_nodes(nodes: int, tasks: int, cores: int) -> bool:
         "srun",
         f"--nodes={nodes}",
         f"--ntasks-per-node={tasks}",
-        f"--cpus-per-task={cores}",
+        *([f"--cpus-per-task={cores}"] if cores > 0 else []),
         # All wait for one that has failed, for ever.
         "--kill-on-bad-exit=1",
     ]

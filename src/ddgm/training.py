@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -317,12 +318,11 @@ def train(
             use_distributed_sampler=False,
             enable_progress_bar=progress,
             enable_model_summary=False,
-            # One node takes its processes from Lightning even inside a SLURM job step.
-            plugins=[LightningEnvironment()] if settings.nodes == 1 else None,
+            plugins=_environment(settings.nodes),
         )
         module = NoisePrediction(network, settings)
         feed = PatchFeed(patches, validation, settings)
-        with _shared_threads(trainer):
+        with _shared_threads(trainer, settings.nodes):
             trainer.fit(module, feed, ckpt_path=last, weights_only=False)
     except TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]
@@ -374,15 +374,28 @@ def discard_checkpoints(directory: Path | str) -> None:
 
 
 @contextmanager
-def _shared_threads(trainer: pl.Trainer) -> Iterator[None]:
-    """Divide the threads of a CPU among the processes that train on it."""
+def _shared_threads(trainer: pl.Trainer, nodes: int) -> Iterator[None]:
+    """Divide the threads of a CPU among the processes that train on it.
+
+    Those of several nodes have each been given their own.
+    """
     threads = torch.get_num_threads()
-    if isinstance(trainer.accelerator, CPUAccelerator):
+    if isinstance(trainer.accelerator, CPUAccelerator) and nodes == 1:
         torch.set_num_threads(max(1, threads // trainer.num_devices))
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _environment(nodes: int) -> list[Any] | None:
+    if nodes == 1:
+        # It takes its processes from Lightning even inside a SLURM job step.
+        return [LightningEnvironment()]
+    if SLURMEnvironment.detect():
+        # To give a job to SLURM again is Snakemake's.
+        return [SLURMEnvironment(auto_requeue=False)]
+    return None
 
 
 def _version(log: Path) -> int:

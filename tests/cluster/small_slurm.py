@@ -28,7 +28,7 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
-MinJobAge=300
+MinJobAge=100000
 KillWait=5
 SlurmdTimeout=10
 ReturnToService=2
@@ -92,12 +92,17 @@ class SmallSlurm:
 
     def stop(self):
         """End all jobs and daemons."""
-        subprocess.run(["scancel", "--user", "root"], check=False)
-        self.wait_for(lambda: not jobs(), "jobs do not end")
+        try:
+            subprocess.run(["scancel", "--user", "root"], check=False)
+            self.wait_for(lambda: not jobs(), "jobs do not end")
+        finally:
+            self._remove()
+
+    def _remove(self):
         for name in reversed(list(self.daemons)):
             self.end(name)
         for file in (CONFIG, CONFIG.with_name("gres.conf")):
-            file.unlink()
+            file.unlink(missing_ok=True)
         HOSTS.write_text(HOSTS.read_text().replace(OWN_HOSTS, ""))
 
     def _start(self, name, *command):

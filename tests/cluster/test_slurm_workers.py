@@ -24,9 +24,9 @@ def jobs():
 
 
 @pytest.mark.parametrize("interface", ["lo", None], ids=["loopback", "network"])
-def test_jobs_are_workers_and_a_lost_one_is_replaced(slurm, tmp_path, interface):
+def test_jobs_are_workers_and_a_lost_one_is_replaced(slurm, tmp_path, monkeypatch, interface):
     case = make_case(tmp_path)
-    os.chdir(tmp_path)  # where SLURM writes the output of its jobs
+    monkeypatch.chdir(tmp_path)  # where SLURM writes the output of its jobs
     settings = ClusterSettings(
         kind="slurm", workers=1, threads=1, memory="3GiB", interface=interface, walltime="00:10:00"
     )

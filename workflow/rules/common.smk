@@ -21,9 +21,17 @@ from ddgm.config import (
 from ddgm.engine import cached_path, is_fused
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
-from ddgm.slurm_jobs import refuse_leftovers
+from ddgm.slurm_jobs import (
+    LeftoverError,
+    note_end,
+    note_start,
+    refuse_leftovers,
+    refuse_short_memory,
+)
 from ddgm.sweep_tables import group_points
 from ddgm.training_settings import INCIDENTAL
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 RESULTS = f"results/{config.get('run')}"
@@ -131,21 +139,32 @@ def gpus(device):
 
 
 def training_nodes(training, cores=16):
-    """Cores, GPUs and nodes that training asks for; several nodes are a matter of SLURM's srun."""
+    """What training asks for; several nodes are a matter of SLURM's srun."""
     devices = 1 if training["devices"] == "auto" else training["devices"]
     with_gpu = training["accelerator"] != "cpu"
+    # A process for each GPU, and others that read for it; without GPUs they share what there is.
+    each = 8 if with_gpu else max(1, cores // devices)
+    asked = {"mem_mb": more(16000 + 16000 * devices)}
     if training["nodes"] == 1:
-        return {"cpus_per_task": cores, "gpu": devices if with_gpu else 0}
+        return {**asked, "cpus_per_task": each * devices, "gpu": devices if with_gpu else 0}
     return {
+        **asked,
         "mpi": "srun",
         "nodes": training["nodes"],
-        "cpus_per_task": max(1, cores // devices),
+        "cpus_per_task": each,
         # SLURM's plugin takes tasks_per_node for more than one alone.
         **({"tasks_per_node": devices} if devices > 1 else {"tasks": training["nodes"]}),
         # So many on each node, which `gpu` would not say; the negative number keeps the plugin from
         # asking for tasks by GPU as well.
         **({"gres": f"gpu:{devices}", "tasks_per_gpu": -1} if with_gpu else {}),
     }
+
+
+def volume_workers(cluster, device):
+    """What the job asks for that reconstructs a slab, with the workers in it or elsewhere."""
+    if cluster["kind"] == "local":
+        return {"mem_mb": more(16000), "cpus_per_task": 16, "gpu": gpus(device)}
+    return {"mem_mb": more(8000), "cpus_per_task": 2, "gpu": 0}
 
 
 def made_source(wildcards):
@@ -180,6 +199,21 @@ def points_of(sweep):
 def finished_points_of(sweep):
     """Where the jobs of a sweep keep points that are done, whatever becomes of the job."""
     return f"{RESULTS}/sweeps/{sweep}/finished"
+
+
+def refuse_second_writers():
+    """Start no run beside jobs that an earlier one has left in SLURM."""
+    on_slurm = workflow.executor_plugin.name == "slurm"
+    try:
+        refuse_leftovers(".")
+        if on_slurm and workflow.executor_settings.status_command == "squeue":
+            refuse_short_memory()
+    except DdgmError as error:
+        # A run on this machine needs no SLURM that answers.
+        if on_slurm or isinstance(error, LeftoverError):
+            raise WorkflowError(str(error)) from None
+        logger.warning(error)
+    note_start()
 
 
 def forget_forced_points():

@@ -61,10 +61,8 @@ if HAS_SLAB:
             "../../envs/ddgm.yaml"
         threads: 16
         resources:
-            mem_mb=more(16000),
+            **volume_workers(SLAB["cluster"], config["reconstruction"]["device"]),
             runtime=more(2880),
-            cpus_per_task=16,
-            gpu=gpus(config["reconstruction"]["device"]),
         params:
             method=lambda wildcards: given_settings(wildcards.method),
             blending=SLAB["blending"],

@@ -18,7 +18,6 @@ if GIVEN_NETWORK is None:
         threads: 16
         resources:
             **training_nodes(config["training"]),
-            mem_mb=more(32000),
             runtime=more(2880),
         params:
             # Checkpoints lie where Snakemake does not know them: it wipes declared outputs.
