@@ -46,6 +46,38 @@ def test_a_job_that_fails_once_is_given_to_slurm_again(disturbed, chain):
     assert disturbed.table == chain.table
 
 
+def test_points_take_turns_in_their_group_and_those_done_are_kept_when_it_fails(disturbed):
+    table = disturbed.root / "config/sweeps/tiny_algebraic.tsv"
+    table.write_text("K\n1\n2\n3\n4\n")
+    disturbed.configure({"sweeps": {"job": "point"}})
+    disturbed.inject(
+        "sweep_point",
+        """
+from pathlib import Path
+import atexit, os, sys, time
+
+def mark(what):
+    with open("spans", "a") as file:
+        print(os.environ["SLURM_JOB_ID"], snakemake.wildcards.points, what, file=file)
+
+mark("begins")
+atexit.register(mark, "ends")
+if len(Path("spans").read_text().splitlines()) == 5:
+    sys.exit(1)
+""",
+    )
+    run = disturbed.start("sweep_algebraic")
+    status, output = run.finish()
+    assert status == 0, output
+    spans = [line.split() for line in (disturbed.root / "spans").read_text().splitlines()]
+    for begins, ends in zip(spans[::2], spans[1::2], strict=True):
+        assert begins == [*ends[:2], "begins"]
+    assert len({job for job, _, _ in spans}) == 2
+    logs = [disturbed.log_of(f"sweeps/algebraic/K={k}") for k in range(1, 5)]
+    assert sum("done before" in log for log in logs) >= 2
+    assert "mem_mb=32000" in output
+
+
 def test_a_cancelled_job_goes_on_from_its_checkpoint(disturbed, chain):
     run = disturbed.start("table_1")
     subprocess.run(["scancel", run.training()], check=True)

@@ -1,7 +1,10 @@
 """What a job does with what a cluster gives it, and when the cluster ends it."""
 
+import getpass
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -10,7 +13,14 @@ import pytest
 from ddgm.devices import allotted_cores
 from ddgm.errors import DdgmError
 from ddgm.node_tasks import run_on_nodes
-from ddgm.slurm_jobs import jobs_of
+from ddgm.slurm_jobs import (
+    LeftoverError,
+    cancel_jobs,
+    jobs_of,
+    refuse_leftovers,
+    refuse_living,
+    refuse_short_memory,
+)
 
 
 def test_a_job_takes_the_cores_that_slurm_gave_it_and_no_more_than_there_are(monkeypatch):
@@ -56,3 +66,89 @@ with session(sys.argv[1]):
 def test_without_a_cluster_no_jobs_are_left_behind(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert jobs_of(tmp_path) == []
+
+
+@pytest.fixture
+def queue(monkeypatch, tmp_path):
+    """A function that sets what `squeue` says here, where `scancel` empties the queue."""
+    listing = tmp_path / "listing"
+    programs = {
+        "squeue": f"cat {listing}",
+        "scancel": f': > {listing}; echo "$@" >> {tmp_path}/cancelled',
+    }
+    for name, what in programs.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{what}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+    def say(*lines):
+        listing.write_text("".join(f"{line}\n" for line in lines))
+
+    return say
+
+
+def test_jobs_of_a_folder_are_those_of_the_workflow_whoever_has_submitted_them(queue, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    queue(
+        f"1|ann|RUNNING|ddgm_a|{tmp_path}|rule_train",
+        f"2|bob|PENDING|ddgm_dask|{link}|(null)",
+        f"3|ann|RUNNING|other|{tmp_path}|rule_train",
+        f"4|ann|RUNNING|ddgm_b|{tmp_path.parent}|rule_train",
+        "5|ann|RUNNING|other|/nowhere|a comment",
+        "of two lines with | in it",
+        f"6|ann|COMPLETING|ddgm_c|{tmp_path}|rule_x_wildcards_a|b",
+    )
+    assert [str(job) for job in jobs_of(tmp_path)] == [
+        "1 RUNNING rule_train",
+        "2 PENDING ddgm_dask",
+        "6 COMPLETING rule_x_wildcards_a|b",
+    ]
+
+
+def test_a_folders_own_jobs_are_cancelled_and_those_of_others_named(queue, tmp_path):
+    queue(f"1|{getpass.getuser()}|RUNNING|ddgm_a|{tmp_path}|rule_train")
+    assert [job.number for job in cancel_jobs(tmp_path)] == ["1"]
+    assert (tmp_path / "cancelled").read_text() == "1\n"
+    assert cancel_jobs(tmp_path) == []
+    queue(f"2|somebody|RUNNING|ddgm_a|{tmp_path}|rule_train")
+    with pytest.raises(DdgmError, match="jobs of somebody, who has to cancel them"):
+        cancel_jobs(tmp_path)
+
+
+def test_a_run_does_not_start_beside_jobs_left_behind(queue, tmp_path):
+    queue(f"1|ann|RUNNING|ddgm_a|{tmp_path}|rule_train")
+    with pytest.raises(LeftoverError, match=r"1 RUNNING rule_train\).*`make recover` cancels them"):
+        refuse_leftovers(tmp_path)
+    queue()
+    refuse_leftovers(tmp_path)
+
+
+def test_a_cluster_that_forgets_jobs_too_soon_is_named(queue, tmp_path):
+    program = tmp_path / "bin" / "scontrol"
+    for age, fine in ((60, False), (300, True)):
+        program.write_text(f"#!/bin/sh\necho 'MinJobAge               = {age} sec'\n")
+        program.chmod(0o755)
+        if fine:
+            refuse_short_memory()
+        else:
+            with pytest.raises(DdgmError, match=r"MinJobAge.*--slurm-status-command sacct"):
+                refuse_short_memory()
+
+
+def test_a_snakemake_that_may_still_run_is_not_recovered_from(tmp_path):
+    note = tmp_path / "note.json"
+    refuse_living(note)
+    command = ["sh", "-c", "sleep 60; true", "snakemake"]
+    running = subprocess.Popen(command)
+    note.write_text(json.dumps({"host": socket.gethostname(), "process": running.pid}))
+    with pytest.raises(DdgmError, match=rf"still runs \(process {running.pid}\)"):
+        refuse_living(note)
+    running.kill()
+    running.wait()
+    refuse_living(note)
+    note.write_text(json.dumps({"host": "elsewhere", "process": 1}))
+    with pytest.raises(DdgmError, match=r"was started on elsewhere.*add --gone"):
+        refuse_living(note)

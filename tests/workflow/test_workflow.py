@@ -271,6 +271,18 @@ def test_the_papers_workflow_is_planned_without_a_connection(checkout):
     assert re.search(r"^download +3$", output, re.MULTILINE)  # train, eval and slab
 
 
+def test_a_slurm_that_does_not_answer_is_nothing_to_a_run_without_it(checkout, tmp_path):
+    squeue = tmp_path / "bin/squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho no controller >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    path = f"{squeue.parent}:{os.environ['PATH']}"
+    target = "results/tiny/source/eval"
+    status, output = checkout.snakemake(target, "--configfile", "config/tiny.yaml", PATH=path)
+    assert status == 0, output
+    assert "slurm: squeue failed: no controller" in output
+
+
 def test_every_rule_says_what_a_cluster_and_a_reader_need(checkout):
     on_gpus = {"train", "eigenbasis", "reconstruct", "reconstruct_volume", "sweep_{sweep}_point"}
     costly = on_gpus | {"download", "simulate_slab", "statistics"}
@@ -282,6 +294,10 @@ def test_every_rule_says_what_a_cluster_and_a_reader_need(checkout):
             wanted = {"log:", "conda:", "mem_mb=", "runtime=", '"""'}
             wanted |= {"benchmark:"} if name in costly else set()
             wanted |= {"gpu="} if name in on_gpus else set()
+            if "localrule: True" in text:
+                wanted -= {"mem_mb=", "runtime="}  # runs where Snakemake does
+            if re.search(r"\*\*(training_nodes|volume_workers)\(", text):
+                wanted -= {"mem_mb=", "gpu="}  # these say so
             if name not in ("all", "sweeps", "volume"):
                 assert [word for word in wanted if word not in text] == [], f"{path.name}: {name}"
     assert costly <= seen
