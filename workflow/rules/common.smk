@@ -201,6 +201,18 @@ def finished_points_of(sweep):
     return f"{RESULTS}/sweeps/{sweep}/finished"
 
 
+def keep_asking_squeue():
+    """Let SLURM's plugin wait for a controller that is away.
+
+    Before each look at the jobs it asks for MinJobAge, and without an answer turns to sacct, which
+    without accounting fails until the plugin gives up all jobs, and waits for ever.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    seconds = plugin.get_min_job_age()
+    plugin.get_min_job_age = lambda: seconds
+
+
 def refuse_second_writers():
     """Start no run beside jobs that an earlier one has left in SLURM."""
     on_slurm = workflow.executor_plugin.name == "slurm"
@@ -208,6 +220,7 @@ def refuse_second_writers():
         refuse_leftovers(".")
         if on_slurm and workflow.executor_settings.status_command == "squeue":
             refuse_short_memory()
+            keep_asking_squeue()
     except DdgmError as error:
         # A run on this machine needs no SLURM that answers.
         if on_slurm or isinstance(error, LeftoverError):
