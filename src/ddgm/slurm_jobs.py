@@ -159,7 +159,7 @@ def refuse_leftovers(folder: Path | str) -> None:
         )
 
 
-def refuse_short_memory(seconds: int = 240) -> None:
+def refuse_short_memory(age: int | None, needed: int = 240) -> None:
     """Raise if SLURM forgets ended jobs before Snakemake has looked at them.
 
     Its plugin asks `squeue` every three minutes at the latest, and waits for ever for a job that
@@ -167,20 +167,22 @@ def refuse_short_memory(seconds: int = 240) -> None:
 
     Parameters
     ----------
-    seconds : int
-        How long SLURM has to know an ended job.
+    age : int or None
+        Seconds that SLURM knows an ended job (MinJobAge); None if it does not say.
+    needed : int
+        How long it has to.
 
     Raises
     ------
     DdgmError
         Saying what to do instead.
     """
-    lines = _run("scontrol", "show", "config").splitlines()
-    values = [line.split("=")[1].split()[0] for line in lines if line.startswith("MinJobAge")]
-    if values and values[0].isdigit() and int(values[0]) < seconds:
+    if age is None:
+        raise DdgmError("slurm: scontrol does not say MinJobAge; is the controller away?")
+    if age < needed:
         raise DdgmError(
-            f"slurm: this cluster forgets jobs {values[0]} s after their end (MinJobAge), too soon "
-            "for the profile's squeue; add --slurm-status-command sacct"
+            f"slurm: this cluster forgets jobs {age} s after their end (MinJobAge), too soon for "
+            "the profile's squeue; add --slurm-status-command sacct"
         )
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from snakemake_executor_plugin_slurm.job_status_query import get_min_job_age
 
 from ddgm.devices import allotted_cores
 from ddgm.errors import DdgmError
@@ -132,10 +133,13 @@ def test_a_cluster_that_forgets_jobs_too_soon_is_named(queue, tmp_path):
         program.write_text(f"#!/bin/sh\necho 'MinJobAge               = {age} sec'\n")
         program.chmod(0o755)
         if fine:
-            refuse_short_memory()
+            refuse_short_memory(get_min_job_age())
         else:
             with pytest.raises(DdgmError, match=r"MinJobAge.*--slurm-status-command sacct"):
-                refuse_short_memory()
+                refuse_short_memory(get_min_job_age())
+    program.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(DdgmError, match="does not say MinJobAge"):
+        refuse_short_memory(get_min_job_age())
 
 
 def test_a_snakemake_that_may_still_run_is_not_recovered_from(tmp_path):

@@ -29,7 +29,7 @@ from ddgm.slurm_jobs import (
     refuse_short_memory,
 )
 from ddgm.sweep_tables import group_points
-from ddgm.training_settings import INCIDENTAL
+from ddgm.training_settings import INCIDENTAL, TrainingSettings
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
@@ -140,7 +140,7 @@ def gpus(device):
 
 def training_nodes(training, cores=16):
     """What training asks for; several nodes are a matter of SLURM's srun."""
-    devices = 1 if training["devices"] == "auto" else training["devices"]
+    devices = TrainingSettings(**training).processes
     with_gpu = training["accelerator"] != "cpu"
     # A process for each GPU, and others that read for it; without GPUs they share what there is.
     each = 8 if with_gpu else max(1, cores // devices)
@@ -202,15 +202,16 @@ def finished_points_of(sweep):
 
 
 def keep_asking_squeue():
-    """Let SLURM's plugin wait for a controller that is away.
+    """Let SLURM's plugin look at jobs by squeue alone, where it finds them.
 
-    Before each look at the jobs it asks for MinJobAge, and without an answer turns to sacct, which
-    without accounting fails until the plugin gives up all jobs, and waits for ever.
+    Before each look it asks for MinJobAge. While the controller is away it has no answer, and turns
+    to sacct, which without accounting fails until the plugin gives up all jobs and waits for ever.
     """
     import snakemake_executor_plugin_slurm as plugin
 
-    seconds = plugin.get_min_job_age()
-    plugin.get_min_job_age = lambda: seconds
+    age = plugin.get_min_job_age()
+    refuse_short_memory(age)
+    plugin.get_min_job_age = lambda: age
 
 
 def refuse_second_writers():
@@ -219,13 +220,12 @@ def refuse_second_writers():
     try:
         refuse_leftovers(".")
         if on_slurm and workflow.executor_settings.status_command == "squeue":
-            refuse_short_memory()
             keep_asking_squeue()
     except DdgmError as error:
         # A run on this machine needs no SLURM that answers.
         if on_slurm or isinstance(error, LeftoverError):
             raise WorkflowError(str(error)) from None
-        logger.warning(error)
+        logger.warning(f"{error}; jobs left behind by an earlier run cannot be seen")
     note_start()
 
 
