@@ -19,7 +19,9 @@ from pathlib import Path
 
 import yaml
 
+from ddgm.blending import patch_starts
 from ddgm.config import settings_of, sweeps_of
+from ddgm.volume import Box
 
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 COMMAND = (SNAKEMAKE, "--cores", "all", "--profile", "slurm", "-n")
@@ -145,33 +147,18 @@ def count_evaluations(config):
     counts = {"train": TRAINING_COST * training["steps"] * training["batch"]}
     test, validation = config["patches"]["test"], config["patches"]["validation"]
     rows = [*config["table_1"], config["prior"]["method"]]
-    counts["reconstruct"] = sum(
-        cost(config["methods"][row]["method"], settings_of(config["methods"][row]))
-        * (config["methods"][row].get("images") or test)
-        for row in rows
-    )
+    methods = config["methods"]
+    each = {row: cost(methods[row]["method"], settings_of(methods[row])) for row in methods}
+    counts["reconstruct"] = sum(each[row] * (methods[row].get("images") or test) for row in rows)
     for name, sweep in sweeps_of(config).items():
         counts[f"sweep_{name}_point"] = (sweep.images or validation) * sum(
             cost(sweep.method, sweep.settings(point)) for point in sweep.points
         )
     slab = config["slab"]
-    (x, y, z), blending = extent(config["volumes"]["slab"]), slab["blending"]
-    patches = [math.ceil((side - blending["patch"]) / blending["stride"]) + 1 for side in (y, z)]
-    counts["reconstruct_volume"] = (
-        x
-        * math.prod(patches)
-        * sum(
-            cost(config["methods"][row]["method"], settings_of(config["methods"][row]))
-            for row in slab["methods"]
-        )
-    )
+    (x, y, z), blending = Box(**config["volumes"]["slab"]["box"]).shape, slab["blending"]
+    patches = [len(patch_starts(n, blending["patch"], blending["stride"])) for n in (y, z)]
+    counts["reconstruct_volume"] = x * math.prod(patches) * sum(map(each.get, slab["methods"]))
     return counts
-
-
-def extent(volume):
-    """Return the voxels of a volume along its axes."""
-    box = volume["box"]
-    return tuple(b - a for a, b in zip(box["start"], box["stop"], strict=True))
 
 
 def cost(method, settings):
@@ -187,19 +174,18 @@ def flops(config):
     from ddgm.config import architecture_of
     from ddgm.network import UNet
 
-    settings = {k: v for k, v in config["network"].items() if k not in ("path", "about")}
     size = config["training"]["patch_size"]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        UNet(architecture_of(settings))(torch.zeros(1, size, size))
+        UNet(architecture_of(config["network"]))(torch.zeros(1, size, size))
     return counter.get_total_flops()
 
 
 def disk(config):
     """Return what is kept, in bytes."""
     for name, volume in config["volumes"].items():
-        voxels = math.prod(extent(volume))
+        voxels = math.prod(Box(**volume["box"]).shape)
         yield f"volume {name}, {voxels / 1e9:.3f} · 10⁹ voxels", voxels * COMPRESSED
-    x, y, z = extent(config["volumes"]["slab"])
+    x, y, z = Box(**config["volumes"]["slab"]["box"]).shape
     series = x * y * config["geometry"]["views"] * 4
     yield "tilt series of the slab, at most", series
     count = len(config["slab"]["methods"])

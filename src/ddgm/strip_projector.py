@@ -154,7 +154,9 @@ def _are_few(values: Tensor) -> bool:
 def _threads_of_torch() -> Iterator[None]:
     """Let kernels use as many threads as PyTorch does."""
     threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    # Numba makes the names of its configuration when it is loaded; none is declared.
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(threads, most))
     yield
     # Numba's threads, when they start, change how many PyTorch uses.
     if torch.get_num_threads() != threads:

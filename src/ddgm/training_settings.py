@@ -93,6 +93,11 @@ class TrainingSettings:
     seed: int = 0
 
     @property
+    def processes(self) -> int:
+        """Processes that a cluster is asked to make room for on a node, one a device."""
+        return 1 if isinstance(self.devices, str) else self.devices
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result; a checkpoint of others is of another run."""
         return {name: value for name, value in asdict(self).items() if name not in INCIDENTAL}

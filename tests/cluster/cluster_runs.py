@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from checkouts import Checkout
-from small_slurm import output_of
+from checkouts import SNAKEMAKE, Checkout
+from small_slurm import output_of, wait_for
 from snakemake.utils import update_config
 
 BIN = Path(sys.executable).parent
-SNAKEMAKE = str(BIN / "snakemake")
-
 
 # A chain of eleven jobs, of which training takes long enough to be disturbed.
 CHAIN = {
     "run": "chain",
+    "patches": {"validation": 4},  # one for each process of a distributed training
     "training": {
         "steps": 300,
         "checkpoint_every": 10,
@@ -49,16 +48,7 @@ class ClusterCheckout(Checkout):
 
     def run_here(self, *arguments):
         """Run without the cluster."""
-        result = subprocess.run(
-            [SNAKEMAKE, "--cores", "all", *arguments],
-            cwd=self.root,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        return result.returncode, result.stdout
+        return self.run([SNAKEMAKE, "--cores", "all", *arguments], timeout=3600)
 
     def start(self, *arguments):
         """Start a run that goes on while the test does something else."""
@@ -104,24 +94,20 @@ class Run:
 
     def job_of(self, rule):
         """Wait until a job of a rule runs, and return its number."""
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
+
+        def running():
             assert self.process.poll() is None, self.output
-            for line in output_of("squeue", "-h", "-t", "RUNNING", "-o", "%i %k").splitlines():
-                number, comment = line.split(maxsplit=1)
-                if comment.startswith(f"rule_{rule}"):
-                    return number
-            time.sleep(0.2)
-        raise AssertionError(f"no job of {rule} runs:\n{self.output}")
+            listed = output_of("squeue", "-h", "-t", "RUNNING", "-o", "%i %k").splitlines()
+            found = [line.split(maxsplit=1) for line in listed]
+            return [number for number, comment in found if comment.startswith(f"rule_{rule}")]
+
+        return wait_for(running, f"no job of {rule} runs", 120)[0]
 
     def training(self):
         """Wait until training has written a checkpoint, and return its job's number."""
         job = self.job_of("train")
         checkpoint = self.checkout.root / "results/chain/network/training/checkpoints/last.ckpt"
-        end = time.monotonic() + 120
-        while not checkpoint.exists():
-            assert time.monotonic() < end, self.output
-            time.sleep(0.1)
+        wait_for(checkpoint.exists, "training writes no checkpoint", 120)
         return job
 
     def finish(self, seconds=500):

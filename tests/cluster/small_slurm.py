@@ -94,7 +94,7 @@ class SmallSlurm:
         """End all jobs and daemons."""
         try:
             subprocess.run(["scancel", "--user", "root"], check=False)
-            self.wait_for(lambda: not jobs(), "jobs do not end")
+            wait_for(lambda: not jobs(), "jobs do not end")
         finally:
             self._remove()
 
@@ -144,14 +144,16 @@ class SmallSlurm:
         self.wait_until_idle()
 
     def wait_until_idle(self):
-        self.wait_for(lambda: set(node_states()) == {"idle"}, "nodes are not idle")
+        wait_for(lambda: set(node_states()) == {"idle"}, "nodes are not idle")
 
-    @staticmethod
-    def wait_for(condition, complaint, seconds=60):
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, complaint
-            time.sleep(0.2)
+
+def wait_for(condition, complaint, seconds=60):
+    """Wait until a condition holds; returns what it returns."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, complaint
+        time.sleep(0.2)
+    return answer
 
 
 def output_of(*command):

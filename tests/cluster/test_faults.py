@@ -6,14 +6,15 @@ import subprocess
 import time
 
 import pytest
-from cluster_runs import BIN, SNAKEMAKE
-from small_slurm import jobs, node_of
+from checkouts import SNAKEMAKE
+from cluster_runs import BIN
+from small_slurm import jobs, node_of, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ONCE = """
 from pathlib import Path
-import sys, time
+import sys
 
 mark = Path("once")
 first, _ = not mark.exists(), mark.touch()
@@ -54,7 +55,7 @@ def test_points_take_turns_in_their_group_and_those_done_are_kept_when_it_fails(
         "sweep_point",
         """
 from pathlib import Path
-import atexit, os, sys, time
+import atexit, os, sys
 
 def mark(what):
     with open("spans", "a") as file:
@@ -130,7 +131,7 @@ def test_a_controller_that_is_away_is_waited_for(slurm, disturbed, chain):
     run.training()
     slurm.end("slurmctld")
     time.sleep(20)
-    slurm.wait_for(lambda: "could not check status" in run.output, "Snakemake has not noticed", 120)
+    wait_for(lambda: "could not check status" in run.output, "Snakemake has not noticed", 120)
     slurm.start_controller()
     status, output = run.finish()
     assert status == 0, output

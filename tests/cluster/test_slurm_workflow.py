@@ -13,7 +13,7 @@ import torch
 import yaml
 from checkouts import REPOSITORY, TINY, make_checkout
 from cluster_runs import CHAIN, ClusterCheckout
-from small_slurm import jobs, output_of
+from small_slurm import jobs, output_of, wait_for
 
 from ddgm.engine import cached_path
 from ddgm.geometry import TiltGeometry
@@ -162,7 +162,7 @@ def test_no_worker_outlives_the_job_that_asked_for_it(slurm, chain, tmp_path, en
     checkout.configure(SLAB)
     run = checkout.start("results/chain/slab/algebraic.zarr", "--retries", "0")
     job = run.job_of("reconstruct_volume")
-    slurm.wait_for(lambda: len(jobs("-n", "ddgm_dask", "-t", "RUNNING")) == 2, run.output)
+    wait_for(lambda: len(jobs("-n", "ddgm_dask", "-t", "RUNNING")) == 2, run.output)
     if end == "interrupt":
         os.kill(run.process.pid, signal.SIGINT)
     elif end == "scancel":
@@ -172,7 +172,7 @@ def test_no_worker_outlives_the_job_that_asked_for_it(slurm, chain, tmp_path, en
         subprocess.run(["pkill", "-KILL", "-f", pattern], check=True)
     status, output = run.finish()
     assert (status == 0) == (end == "success"), output
-    slurm.wait_for(lambda: not jobs(), "workers are left behind", seconds=120)
+    wait_for(lambda: not jobs(), "workers are left behind", seconds=120)
     if end != "success":
         assert not (checkout.root / "results/chain/slab/algebraic.zarr").exists()
         status, output = checkout.start("results/chain/slab/algebraic.zarr").finish()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 TINY = Path(__file__).with_name("tiny.yaml")
 TINY_SWEEPS = {"sigma1": "K\tsigma_1\n1\t1\n3\t3\n", "algebraic": "K\n5\n20\n"}
 # Jobs here are over as soon as they have loaded what they need: two at a time take half as long.
@@ -35,8 +36,7 @@ class Checkout:
     def command(self, *arguments):
         """Return the command line of Snakemake with these arguments."""
         threads = [f"{rule}=1" for rule in MANY_THREADS]
-        snakemake = str(Path(sys.executable).with_name("snakemake"))
-        return [snakemake, *arguments, "--cores", "2", "--set-threads", *threads]
+        return [SNAKEMAKE, *arguments, "--cores", "2", "--set-threads", *threads]
 
     def environment(self, **variables):
         """Return the environment less what this machine's own data would change."""
@@ -45,14 +45,18 @@ class Checkout:
 
     def snakemake(self, *arguments, **variables):
         """Run Snakemake to its end; returns its exit status and all its output."""
+        return self.run(self.command(*arguments), timeout=900, **variables)
+
+    def run(self, command, timeout, **variables):
+        """Run a command here to its end; returns its exit status and all its output."""
         result = subprocess.run(
-            self.command(*arguments),
+            command,
             cwd=self.root,
             env=self.environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=900,
+            timeout=timeout,
             check=False,
         )
         return result.returncode, result.stdout

@@ -45,8 +45,8 @@ def main():
 
 
 settings = TrainingSettings(**snakemake.config["training"])
-if settings.nodes > 1 and settings.devices == "auto":
-    settings = replace(settings, devices=1)  # as many processes a node as the job has asked for
+if settings.nodes > 1:
+    settings = replace(settings, devices=settings.processes)  # what the job has asked for
 # For each further device Lightning runs this file again, for each further node SLURM does.
 with session(snakemake.log[0] if first_process() else None):
     if not run_on_nodes(settings.nodes, settings.devices, snakemake.resources.cpus_per_task):
