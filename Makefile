@@ -34,7 +34,8 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu and not cluster"
 
-# Starts a SLURM of its own and stops it; needs root and its programs (Debian: slurm-wlm, munge).
+# Starts a SLURM of its own and stops it; needs root and its programs (Debian: slurm-wlm, munge; with
+# slurmdbd and mariadb-server also one that keeps account of jobs).
 # An hour and a half; the short form takes minutes, and is part of CI.
 test-slurm: $(STAMP)
 	$(BIN)/pytest -m cluster

@@ -42,6 +42,28 @@ NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17001-17002] \
 CPUs=16 RealMemory=64000 Gres=gpu:a100:2 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+WITHOUT_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
+WITH_ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1"""
+DATABASE_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db")
+DATABASE_PORT = 13306
+ACCOUNTING = """\
+AuthType=auth/munge
+DbdHost=localhost
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={port}
+StorageUser=slurm
+StoragePass=slurm
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+"""
+DATABASE_USER = """\
+CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'slurm';
+GRANT ALL ON *.* TO slurm@'127.0.0.1';
+"""
 GPUS = """\
 NodeName=n[1-2] Name=gpu Type=a100 File=/dev/null
 NodeName=n[1-2] Name=gpu Type=a100 File=/dev/zero
@@ -52,9 +74,8 @@ OWN_HOSTS = "127.0.0.1 n1 n2 # the SLURM of ddgm's tests\n"
 
 def obstacle():
     """Return why no SLURM can be started here, if so."""
-    absent = [name for name in PROGRAMS if shutil.which(name) is None]
-    if absent:
-        return f"SLURM is not installed ({', '.join(absent)}); apt install slurm-wlm munge"
+    if absent := absent_ones(PROGRAMS):
+        return f"SLURM is not installed ({absent}); apt install slurm-wlm munge"
     if os.geteuid() != 0:
         return "starting a SLURM of one's own takes root"
     if CONFIG.exists() and "ClusterName=ddgm" not in CONFIG.read_text():
@@ -64,9 +85,14 @@ def obstacle():
     return None
 
 
+def absent_ones(programs):
+    """Return the names of programs that are not installed."""
+    return ", ".join(name for name in programs if shutil.which(name) is None)
+
+
 @dataclass
 class SmallSlurm:
-    """Its daemons, by name: munged, slurmctld, n1 and n2."""
+    """Its daemons, by name: munged, slurmctld, n1 and n2; with accounting mariadbd and slurmdbd."""
 
     folder: Path
     daemons: dict[str, subprocess.Popen] = field(default_factory=dict)
@@ -101,8 +127,8 @@ class SmallSlurm:
     def _remove(self):
         for name in reversed(list(self.daemons)):
             self.end(name)
-        for file in (CONFIG, CONFIG.with_name("gres.conf")):
-            file.unlink(missing_ok=True)
+        for name in ("slurm.conf", "gres.conf", "slurmdbd.conf"):
+            CONFIG.with_name(name).unlink(missing_ok=True)
         HOSTS.write_text(HOSTS.read_text().replace(OWN_HOSTS, ""))
 
     def _start(self, name, *command):
@@ -111,6 +137,43 @@ class SmallSlurm:
             self.daemons[name] = subprocess.Popen(
                 command, stdout=output, stderr=output, start_new_session=True
             )
+
+    def start_accounting(self):
+        """Keep account of jobs from now on, as sites with `sacct` do."""
+        data = self.folder / "database"
+        install = ("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}")
+        subprocess.run(install, check=True, capture_output=True)
+        user = self.folder / "user.sql"
+        user.write_text(DATABASE_USER)
+        self._start(
+            "mariadbd",
+            *("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}"),
+            *(f"--socket={self.folder}/database.sock", f"--init-file={user}"),
+            *("--bind-address=127.0.0.1", f"--port={DATABASE_PORT}"),
+        )
+        wait_for(lambda: is_open(DATABASE_PORT), "the database does not answer")
+        settings = CONFIG.with_name("slurmdbd.conf")
+        settings.touch(mode=0o600)
+        settings.write_text(ACCOUNTING.format(port=DATABASE_PORT, folder=self.folder))
+        self._start("slurmdbd", "slurmdbd", "-D")
+        wait_for(lambda: is_open(6819), "slurmdbd does not answer")
+        self._restart(WITHOUT_ACCOUNTING, WITH_ACCOUNTING)
+        wait_for(lambda: "ddgm" in output_of("sacctmgr", "-n", "show", "cluster"), "no accounting")
+
+    def stop_accounting(self):
+        """Be without it again."""
+        self._restart(WITH_ACCOUNTING, WITHOUT_ACCOUNTING)
+        self.end("slurmdbd")
+        self.end("mariadbd")
+
+    def _restart(self, setting, other):
+        for name in ("slurmctld", *NODES):
+            self.end(name)
+        CONFIG.write_text(CONFIG.read_text().replace(setting, other))
+        self.start_controller()
+        for node in NODES:
+            self.start_node(node)
+        self.wait_until_idle()
 
     def start_controller(self):
         self._start("slurmctld", "slurmctld", "-D")
@@ -154,6 +217,12 @@ def wait_for(condition, complaint, seconds=60):
         assert time.monotonic() < end, complaint
         time.sleep(0.2)
     return answer
+
+
+def is_open(port):
+    """Tell whether a daemon of this machine listens."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def output_of(*command):
