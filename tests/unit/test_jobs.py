@@ -145,13 +145,14 @@ def test_a_cluster_that_forgets_jobs_too_soon_is_named(queue, tmp_path):
 def test_a_snakemake_that_may_still_run_is_not_recovered_from(tmp_path):
     note = tmp_path / "note.json"
     refuse_living(note)
-    command = ["sh", "-c", "sleep 60; true", "snakemake"]
-    running = subprocess.Popen(command)
+    command = [sys.executable, "-c", "print(flush=True); input()", "snakemake"]
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    running.stdout.readline()  # until then the kernel may not know its command line yet
     note.write_text(json.dumps({"host": socket.gethostname(), "process": running.pid}))
     with pytest.raises(DdgmError, match=rf"still runs \(process {running.pid}\)"):
         refuse_living(note)
     running.kill()
-    running.wait()
+    running.communicate()
     refuse_living(note)
     note.write_text(json.dumps({"host": "elsewhere", "process": 1}))
     with pytest.raises(DdgmError, match=r"was started on elsewhere.*add --gone"):
