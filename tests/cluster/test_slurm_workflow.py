@@ -142,6 +142,7 @@ def test_nodes_train_one_network_and_go_on_when_requeued(chain, undisturbed, tmp
     assert asked_for["NumTasks"] == str(2 * devices)
     assert asked_for["TresPerNode"] == f"gres:gpu:{devices}"
     subprocess.run(["scontrol", "requeue", job], check=True)
+    wait_for(lambda: details(job)["JobState"] == "PENDING", "the job is not requeued")
     # SLURM would let it wait for two minutes.
     subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], check=True)
     status, output = run.finish()
