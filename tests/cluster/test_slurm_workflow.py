@@ -135,7 +135,9 @@ def undisturbed(slurm, chain, tmp_path_factory):
 def test_nodes_train_one_network_and_go_on_when_requeued(chain, undisturbed, tmp_path, devices):
     checkout = chain.copy(tmp_path / "checkout")
     checkout.configure({"training": {"nodes": 2, "devices": devices}})
-    run = checkout.start("results/chain/network/losses.csv")
+    # Nodes only pretend to have many cores: processes of many threads would stand in their own way.
+    few = ("--set-resources", "train:cpus_per_task=1")
+    run = checkout.start("results/chain/network/losses.csv", *few)
     job = run.training()
     asked_for = details(job)
     assert asked_for["NodeList"] == "n[1-2]"
