@@ -101,7 +101,7 @@ def page(config, rules, group, seconds, memory):
     rows, submitted, hours = [], 0, 0.0
     points = sum(len(steps) for name, steps in rules.items() if name.endswith("_point"))
     local = sum(len(steps) for steps in rules.values() if is_local(steps))
-    for name, steps in rules.items():
+    for name, steps in sorted(rules.items()):  # Snakemake's own order differs between runs
         if is_local(steps):
             continue
         first, counted = steps[0], evaluations.get(name)
