@@ -167,6 +167,13 @@ def volume_workers(cluster, device):
     return {"mem_mb": more(8000), "cpus_per_task": 2, "gpu": 0}
 
 
+def reconstruction_code(kind, *modules, script):
+    """A digest of what reconstructs with a kind of method: a new method reruns no other."""
+    own = [each.__module__ for each in METHODS[kind].__mro__]
+    own = [name.removeprefix("ddgm.").replace(".", "/") for name in own if name.startswith("ddgm.")]
+    return code_of(*dict.fromkeys((*RECONSTRUCTION_CODE, *own, *modules)), script=script)
+
+
 def made_source(wildcards):
     """The synthetic source that a download has to wait for, if any."""
     if config["volumes"][wildcards.volume]["address"] == SYNTHETIC:
@@ -276,14 +283,14 @@ NETWORK = str(GIVEN_NETWORK or f"{RESULTS}/network/denoiser.safetensors")
 SLAB = config["slab"]
 HAS_SLAB = bool(SLAB["tilt_series"] or config["volumes"]["slab"])
 
-# Modules that decide how a reconstruction comes out.
+# Modules that decide how a reconstruction comes out, besides that of its method.
 RECONSTRUCTION_CODE = (
     "denoiser",
     "eigenbasis",
     "engine",
     "fused",
     "iterative",
-    "methods",
+    "methods/problem",
     "network",
     "noise",
     "preconditioner",

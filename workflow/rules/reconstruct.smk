@@ -24,6 +24,8 @@ rule reconstruct:
         images=lambda wildcards: config["methods"][wildcards.method].get("images"),
         precision=config["reconstruction"]["precision"],
         seed=config["reconstruction"]["seed"],
-        library=code_of(*RECONSTRUCTION_CODE, script="reconstruct"),
+        library=lambda wildcards: reconstruction_code(
+            config["methods"][wildcards.method]["method"], script="reconstruct"
+        ),
     script:
         "../scripts/reconstruct.py"

@@ -70,8 +70,8 @@ if HAS_SLAB:
             dtype=SLAB["dtype"],
             precision=config["reconstruction"]["precision"],
             seed=config["reconstruction"]["seed"],
-            library=code_of(
-                *RECONSTRUCTION_CODE,
+            library=lambda wildcards: reconstruction_code(
+                config["methods"][wildcards.method]["method"],
                 "blending",
                 "noise_level",
                 "sinograms",

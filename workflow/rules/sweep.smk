@@ -43,8 +43,8 @@ for sweep in SWEEPS:
             seed=config["reconstruction"]["seed"],
             # Finished points lie where Snakemake does not know them: it wipes declared outputs.
             directory=finished_points_of(sweep),
-            library=code_of(
-                *RECONSTRUCTION_CODE,
+            library=reconstruction_code(
+                SWEEPS[sweep].method,
                 "evaluation",
                 "geometry",
                 "held_out",
