@@ -131,7 +131,7 @@ def test_cosmetic_edits_rerun_no_reconstruction(own):
         path.write_text("# A comment.\n" + path.read_text())
     assert planned(own, "sweeps", "table_1", *TINY, **source) == {}
 
-    figures = own.root / "src" / "ddgm" / "figures.py"
+    figures = own.root / "src" / "ddgm" / "figures" / "style.py"
     figures.write_text(figures.read_text().replace('"font.size": 8', '"font.size": 9'))
     tables = own.root / "src" / "ddgm" / "tables.py"
     tables.write_text(tables.read_text().replace('"validation MSE"', '"MSE, validation"'))

@@ -66,7 +66,7 @@ rule comparison:
     params:
         labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
         images=config["comparison"]["images"],
-        library=code_of("figures", script="comparison"),
+        library=code_of("figures/images", "figures/style", script="comparison"),
     script:
         "../scripts/comparison.py"
 
@@ -89,6 +89,6 @@ rule prior:
         "../../envs/ddgm.yaml"
     params:
         images=config["prior"]["images"],
-        library=code_of("figures", "image_statistics", script="prior"),
+        library=code_of("figures/prior", "figures/style", "image_statistics", script="prior"),
     script:
         "../scripts/prior.py"

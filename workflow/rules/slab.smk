@@ -121,7 +121,7 @@ if HAS_SLAB:
         params:
             labels=[config["methods"][name]["label"] for name in SLAB["methods"]],
             section=SLAB["section"],
-            library=code_of("figures", script="figure_1"),
+            library=code_of("figures/sections", "figures/style", script="figure_1"),
         script:
             "../scripts/figure_1.py"
 

@@ -75,7 +75,7 @@ for sweep in SWEEPS:
             "../../envs/ddgm.yaml"
         params:
             parameters=SWEEPS[sweep].parameters,
-            library=code_of("figures", "selection", script="sweep"),
+            library=code_of("figures/style", "figures/sweeps", "selection", script="sweep"),
         script:
             "../scripts/sweep.py"
 
@@ -165,7 +165,14 @@ if BLIND_SWEEPS:
             cpus_per_task=4,
         params:
             sweeps=BLIND_SWEEPS,
-            library=code_of("blind", "figures", "selection", "tables", script="blind"),
+            library=code_of(
+                "blind",
+                "figures/blind",
+                "figures/style",
+                "selection",
+                "tables",
+                script="blind",
+            ),
         script:
             "../scripts/blind.py"
 

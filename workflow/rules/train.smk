@@ -42,6 +42,8 @@ if GIVEN_NETWORK is None:
         conda:
             "../../envs/ddgm.yaml"
         params:
-            library=code_of("figures", "training_settings", script="training_curve"),
+            library=code_of(
+                "figures/style", "figures/training", "training_settings", script="training_curve"
+            ),
         script:
             "../scripts/training_curve.py"

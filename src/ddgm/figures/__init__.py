@@ -1,0 +1,20 @@
+"""Figures, as matplotlib objects; saving them is the caller's business."""
+
+from ddgm.figures.blind import blind_scores
+from ddgm.figures.images import comparison
+from ddgm.figures.prior import prior_samples
+from ddgm.figures.sections import slab
+from ddgm.figures.style import round_length, save_figure
+from ddgm.figures.sweeps import sweep
+from ddgm.figures.training import training_curve
+
+__all__ = [
+    "blind_scores",
+    "comparison",
+    "prior_samples",
+    "round_length",
+    "save_figure",
+    "slab",
+    "sweep",
+    "training_curve",
+]
