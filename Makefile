@@ -7,13 +7,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# A job is mostly imports, three times as long where no bytecode is kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-slow test-slurm test-slurm-short test-gpu bench bench-volumes plan check format recover clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddgm needs Python 3.11 or newer; this is " + sys.version.split()[0] + " (choose another with make PYTHON=...)")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[workflow,cluster,dev]"
 	@touch $@
 
