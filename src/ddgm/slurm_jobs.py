@@ -159,18 +159,18 @@ def refuse_leftovers(folder: Path | str) -> None:
         )
 
 
-def refuse_short_memory(age: int | None, needed: int = 240) -> None:
+def refuse_short_memory(age: int | None, interval: int) -> None:
     """Raise if SLURM forgets ended jobs before Snakemake has looked at them.
 
-    Its plugin asks `squeue` every three minutes at the latest, and waits for ever for a job that
-    has gone in between.
+    Its plugin asks `squeue` from time to time, and waits for ever for a job that has gone in
+    between. A look may be late: three of them, and a minute at least, have to fit.
 
     Parameters
     ----------
     age : int or None
         Seconds that SLURM knows an ended job (MinJobAge); None if it does not say.
-    needed : int
-        How long it has to.
+    interval : int
+        Seconds between two looks.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def refuse_short_memory(age: int | None, needed: int = 240) -> None:
     """
     if age is None:
         raise DdgmError("slurm: scontrol does not say MinJobAge; is the controller away?")
-    if age < needed:
+    if age < max(60, 3 * interval):
         raise DdgmError(
             f"slurm: this cluster forgets jobs {age} s after their end (MinJobAge), too soon for "
             "the profile's squeue; add --slurm-status-command sacct"

@@ -129,17 +129,17 @@ def test_a_run_does_not_start_beside_jobs_left_behind(queue, tmp_path):
 
 def test_a_cluster_that_forgets_jobs_too_soon_is_named(queue, tmp_path):
     program = tmp_path / "bin" / "scontrol"
-    for age, fine in ((60, False), (300, True)):
+    for age, interval, fine in ((30, 5, False), (60, 5, True), (300, 120, False), (300, 60, True)):
         program.write_text(f"#!/bin/sh\necho 'MinJobAge               = {age} sec'\n")
         program.chmod(0o755)
         if fine:
-            refuse_short_memory(get_min_job_age())
+            refuse_short_memory(get_min_job_age(), interval)
         else:
             with pytest.raises(DdgmError, match=r"MinJobAge.*--slurm-status-command sacct"):
-                refuse_short_memory(get_min_job_age())
+                refuse_short_memory(get_min_job_age(), interval)
     program.write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(DdgmError, match="does not say MinJobAge"):
-        refuse_short_memory(get_min_job_age())
+        refuse_short_memory(get_min_job_age(), 5)
 
 
 def test_a_snakemake_that_may_still_run_is_not_recovered_from(tmp_path):

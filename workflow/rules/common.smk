@@ -208,17 +208,22 @@ def finished_points_of(sweep):
     return f"{RESULTS}/sweeps/{sweep}/finished"
 
 
-def keep_asking_squeue():
-    """Let SLURM's plugin look at jobs by squeue alone, where it finds them.
+def keep_asking_squeue(seconds):
+    """Let SLURM's plugin look at jobs by squeue alone, every so many seconds.
 
     Before each look it asks for MinJobAge. While the controller is away it has no answer, and turns
     to sacct, which without accounting fails until the plugin gives up all jobs and waits for ever.
+    As long as no job ends it waits 10 s more each time, up to three minutes, whatever
+    --seconds-between-status-checks says.
     """
     import snakemake_executor_plugin_slurm as plugin
 
     age = plugin.get_min_job_age()
-    refuse_short_memory(age)
+    refuse_short_memory(age, seconds)
     plugin.get_min_job_age = lambda: age
+    plugin.Executor.next_seconds_between_status_checks = property(
+        lambda executor: seconds, lambda executor, longer: None
+    )
 
 
 def refuse_second_writers():
@@ -227,7 +232,7 @@ def refuse_second_writers():
     try:
         refuse_leftovers(".")
         if on_slurm and workflow.executor_settings.status_command == "squeue":
-            keep_asking_squeue()
+            keep_asking_squeue(workflow.remote_execution_settings.seconds_between_status_checks)
     except DdgmError as error:
         # A run on this machine needs no SLURM that answers.
         if on_slurm or isinstance(error, LeftoverError):
