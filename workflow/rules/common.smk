@@ -1,4 +1,5 @@
 import ast
+import functools
 import hashlib
 import json
 import shutil
@@ -108,6 +109,18 @@ wildcard_constraints:
     geometry="[0-9a-f]+",
 
 
+# Most files decide the output of many rules.
+@functools.cache
+def code_in(path):
+    """What a file of Python says to the interpreter, less its docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            if ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree).encode()
+
+
 def code_of(*modules, script):
     """A digest of what library modules and a script do: a change of them reruns what they made.
 
@@ -119,12 +132,7 @@ def code_of(*modules, script):
         paths += sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
     digest = hashlib.sha256()
     for path in paths:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                if ast.get_docstring(node) is not None:
-                    node.body = node.body[1:] or [ast.Pass()]
-        digest.update(ast.dump(tree).encode())
+        digest.update(code_in(path))
     return digest.hexdigest()[:16]
 
 
