@@ -32,7 +32,7 @@ demo: $(STAMP)
 # Those that take longest come first.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu and not cluster" \
-		--numprocesses auto --maxprocesses 4 --dist loadgroup tests/workflow tests/workers tests/unit
+		--numprocesses auto --maxprocesses 4 --dist loadgroup tests/workflow tests/workers tests/browser tests/unit
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu and not cluster"

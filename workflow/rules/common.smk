@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import ddgm
+import snakemake
 from ddgm.config import (
     SYNTHETIC,
     check_meaning,
@@ -178,7 +179,7 @@ def volume_workers(cluster, device):
 def reconstruction_code(kind, *modules, script):
     """A digest of what reconstructs with a kind of method: a new method reruns no other."""
     own = [each.__module__ for each in METHODS[kind].__mro__]
-    own = [name.removeprefix("ddgm.").replace(".", "/") for name in own if name.startswith("ddgm.")]
+    own = [str(Path(*name.split(".")[1:])) for name in own if name.startswith("ddgm.")]
     return code_of(*dict.fromkeys((*RECONSTRUCTION_CODE, *own, *modules)), script=script)
 
 
@@ -270,6 +271,26 @@ def values_of_points(sweep):
         ]
 
     return values
+
+
+def shown_table(path, form):
+    """A file that the report lists among the tables, as page or for download."""
+    return report(
+        path,
+        category="Tables",
+        caption="../report/tables.rst",
+        labels=lambda wildcards: {"table": TABLES[wildcards.table], "as": form},
+    )
+
+
+def shown_of_run(path, what, form):
+    """A file that the report lists among what is known about the run."""
+    return report(
+        path,
+        category="Run",
+        caption=f"../report/{Path(path).stem}.rst",
+        labels={"what": what, "as": form},
+    )
 
 
 # The eigenbasis belongs to the geometry and to no run: every run of a checkout shares it.

@@ -8,3 +8,4 @@ rule all:
         rules.prior.output,
         rules.training_curve.output if GIVEN_NETWORK is None else [],
         rules.volume.input if HAS_SLAB else [],
+        PAGES,

@@ -1,0 +1,134 @@
+# What `snakemake --report` shows beside figures: tables as pages, and where the results come from.
+# Its page shows HTML and images in place, other files for download.
+TABLES = {
+    "table_1": "Table 1: accuracy and work of the methods",
+    **({"selected": "Settings that the sweeps chose"} if SELECTIONS else {}),
+    **({"blind": "Settings chosen without the truth"} if BLIND_SWEEPS else {}),
+    **({"slab": "The methods on the slab"} if HAS_SLAB and TRUTH else {}),
+}
+
+
+rule table_page:
+    """A table as a page for the report."""
+    input:
+        csv=shown_table(f"{RESULTS}/tables/{{table}}.csv", "CSV"),
+        markdown=f"{RESULTS}/tables/{{table}}.md",
+    output:
+        shown_table(f"{RESULTS}/report/tables/{{table}}.html", "page"),
+    log:
+        f"{RESULTS}/logs/table_page/{{table}}.log",
+    wildcard_constraints:
+        table="|".join(TABLES),
+    localrule: True
+    conda:
+        "../../envs/ddgm.yaml"
+    params:
+        title=lambda wildcards: TABLES[wildcards.table],
+        library=code_of("pages", script="table_page"),
+    script:
+        "../scripts/table_page.py"
+
+
+rule configuration:
+    """The configuration of the run, to read and to run again."""
+    output:
+        html=shown_of_run(f"{RESULTS}/report/configuration.html", "Configuration", "page"),
+        yaml=shown_of_run(f"{RESULTS}/report/configuration.yaml", "Configuration", "file"),
+    log:
+        f"{RESULTS}/logs/configuration.log",
+    localrule: True
+    conda:
+        "../../envs/ddgm.yaml"
+    params:
+        digest=hashlib.sha256(json.dumps(config).encode()).hexdigest()[:16],
+        library=code_of("pages", "provenance", script="configuration"),
+    script:
+        "../scripts/configuration.py"
+
+
+# A job like those that reconstruct, so that it sees the machine that they see.
+rule versions:
+    """Versions and machine, as they were when the test images were last compared with the truth."""
+    input:
+        f"{RESULTS}/metrics/test.csv",
+    output:
+        html=shown_of_run(f"{RESULTS}/report/versions.html", "Versions and machine", "page"),
+        csv=shown_of_run(f"{RESULTS}/report/versions.csv", "Versions and machine", "file"),
+    log:
+        f"{RESULTS}/logs/versions.log",
+    conda:
+        "../../envs/ddgm.yaml"
+    resources:
+        mem_mb=more(2000),
+        runtime=more(10),
+        gpu=gpus(config["reconstruction"]["device"]),
+    params:
+        snakemake=snakemake.__version__,
+        library=code_of("pages", "provenance", script="versions"),
+    script:
+        "../scripts/versions.py"
+
+
+rule run_times:
+    """Time and memory of the run's steps, and the time that each method takes an image."""
+    input:
+        metrics=f"{RESULTS}/metrics/test.csv",
+        # A job that ran again has measured itself again.
+        results=[
+            rules.sweeps.input,
+            rules.prior.output,
+            rules.volume.input if HAS_SLAB else [],
+        ],
+    output:
+        html=shown_of_run(f"{RESULTS}/report/run_times.html", "Run times", "page"),
+        csv=shown_of_run(f"{RESULTS}/report/run_times.csv", "Run times", "file"),
+    log:
+        f"{RESULTS}/logs/run_times.log",
+    localrule: True
+    conda:
+        "../../envs/ddgm.yaml"
+    params:
+        directory=f"{RESULTS}/benchmarks",
+        labels=[(name, config["methods"][name]["label"]) for name in config["table_1"]],
+        library=code_of("pages", "provenance", script="run_times"),
+    script:
+        "../scripts/run_times.py"
+
+
+rule viewer:
+    """A page to look at test images: truth and methods under one slider, with their errors."""
+    input:
+        patches=f"{RESULTS}/patches/test.npz",
+        statistics=f"{RESULTS}/statistics.json",
+        reconstructions=expand(
+            f"{RESULTS}/reconstructions/test/{{method}}.npz",
+            method=config["comparison"]["methods"],
+        ),
+    output:
+        report(
+            f"{RESULTS}/viewer.html",
+            category="Images",
+            caption="../report/viewer.rst",
+            labels={"what": "Truth and methods under a slider"},
+        ),
+    log:
+        f"{RESULTS}/logs/viewer.log",
+    localrule: True
+    conda:
+        "../../envs/ddgm.yaml"
+    params:
+        title=f"{config['run']}: test images",
+        labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
+        images=config["viewer"]["images"],
+        library=code_of("evaluation", "metrics", "viewer", script="viewer"),
+    script:
+        "../scripts/viewer.py"
+
+
+PAGES = [
+    rules.viewer.output,
+    *expand(f"{RESULTS}/report/tables/{{table}}.html", table=TABLES),
+    rules.configuration.output,
+    rules.versions.output,
+    rules.run_times.output,
+]
