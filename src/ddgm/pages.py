@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 from jinja2 import Environment
-from markdown import markdown
 from markupsafe import Markup
 
 _PAGE = Environment(autoescape=True).from_string("""\
@@ -26,19 +25,6 @@ td.number { text-align: right; }
 <h1>{{ title }}</h1>
 {{ body }}
 """)
-
-
-def page_of_markdown(text: str, title: str) -> str:
-    """Return Markdown with tables as an HTML page.
-
-    Parameters
-    ----------
-    text : str
-        What `ddgm.tables.to_markdown` and its like return.
-    title : str
-        Heading of the page.
-    """
-    return _PAGE.render(title=title, body=Markup(markdown(text, extensions=["tables"])))
 
 
 def page_of_tables(tables: Mapping[str, pd.DataFrame], title: str) -> str:

@@ -273,16 +273,6 @@ def values_of_points(sweep):
     return values
 
 
-def shown_table(path, form):
-    """A file that the report lists among the tables, as page or for download."""
-    return report(
-        path,
-        category="Tables",
-        caption="../report/tables.rst",
-        labels=lambda wildcards: {"table": TABLES[wildcards.table], "as": form},
-    )
-
-
 def shown_of_run(path, what, form):
     """A file that the report lists among what is known about the run."""
     return report(

@@ -1,34 +1,5 @@
-# What `snakemake --report` shows beside figures: tables as pages, and where the results come from.
-# Its page shows HTML and images in place, other files for download.
-TABLES = {
-    "table_1": "Table 1: accuracy and work of the methods",
-    **({"selected": "Settings that the sweeps chose"} if SELECTIONS else {}),
-    **({"blind": "Settings chosen without the truth"} if BLIND_SWEEPS else {}),
-    **({"slab": "The methods on the slab"} if HAS_SLAB and TRUTH else {}),
-}
-
-
-rule table_page:
-    """A table as a page for the report."""
-    input:
-        csv=shown_table(f"{RESULTS}/tables/{{table}}.csv", "CSV"),
-        markdown=f"{RESULTS}/tables/{{table}}.md",
-    output:
-        shown_table(f"{RESULTS}/report/tables/{{table}}.html", "page"),
-    log:
-        f"{RESULTS}/logs/table_page/{{table}}.log",
-    wildcard_constraints:
-        table="|".join(TABLES),
-    localrule: True
-    conda:
-        "../../envs/ddgm.yaml"
-    params:
-        title=lambda wildcards: TABLES[wildcards.table],
-        library=code_of("pages", script="table_page"),
-    script:
-        "../scripts/table_page.py"
-
-
+# What `snakemake --report` shows beside tables and figures: images to look at, and where the results
+# come from. Its page shows HTML and images in place, other files for download.
 rule configuration:
     """The configuration of the run, to read and to run again."""
     output:
@@ -127,7 +98,6 @@ rule viewer:
 
 PAGES = [
     rules.viewer.output,
-    *expand(f"{RESULTS}/report/tables/{{table}}.html", table=TABLES),
     rules.configuration.output,
     rules.versions.output,
     rules.run_times.output,
