@@ -13,7 +13,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -33,8 +32,8 @@ GRADIENT_COST = 3  # of a method that needs the network's gradient, in evaluatio
 PREPARED = ("patches", "sinograms", "statistics")  # one group
 HEAD = """# What the paper asks a cluster for
 
-What `make plan` wrote, from `{command}` with config/config.yaml: {seconds:.1f} s and
-{memory:.2f} GB of memory.
+What `make plan` wrote, from `{command}` with config/config.yaml: {seconds:.1f} s of
+one core and {memory:.2f} GB of memory.
 
 **{submitted} jobs of SLURM** do the {total} steps, of which {local} run where Snakemake does. A
 group computes up to {group} points of sweeps, one after the other, with the memory and the GPU of
@@ -62,14 +61,13 @@ COMPRESSED = 0.86
 
 
 def main():
-    start = time.monotonic()
     # Away from the checkout's own results, which would not be planned again.
     with tempfile.TemporaryDirectory() as folder:
         for name in ("Snakefile", "workflow", "config", "envs", "slurm", "profiles"):
             Path(folder, name).symlink_to(Path(name).absolute())
         planned = subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True, check=True)
-    seconds = time.monotonic() - start
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds, memory = used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6
     config = yaml.safe_load(Path("config/config.yaml").read_text())
     group = int(re.search(r"sweep=(\d+)", PROFILE.read_text())[1])
     rules = read_plan(planned.stdout + planned.stderr)

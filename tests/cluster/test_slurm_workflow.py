@@ -236,9 +236,10 @@ def test_the_demo_gives_the_tables_of_a_local_run(slurm, tmp_path):
     assert "table_1.csv" in expected
     assert found == expected
     steps = int(re.findall(r"of (\d+) steps", output)[-1])
-    print(f"{steps} steps, {len(run.submitted)} jobs of SLURM, {seconds}, in the queue:")
+    more = (seconds["cluster"] - seconds["here"]) / len(run.submitted)
+    print(f"{steps} steps, {len(run.submitted)} jobs of SLURM, {seconds}, {more} s more a job")
     waits = [details(number) for number in run.submitted]
-    print(sum(waiting(each) for each in waits))
+    print("in the queue:", sum(waiting(each) for each in waits), "s")
 
 
 def waiting(job):
