@@ -23,10 +23,13 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/snakemake --cores all --rerun-incomplete --configfile config/demo.yaml
+	$(BIN)/snakemake --cores all --rerun-incomplete \
+		--report results/demo/report.html --report-after-run --configfile config/demo.yaml
 	@echo; cat results/demo/tables/table_1.md
 	@echo; echo "table:  results/demo/tables/table_1.md (.csv, .tex)"
 	@echo "figure: results/demo/figures/comparison.png (.pdf)"
+	@echo "all of it, for a browser: results/demo/report.html"
+	@echo "images under a slider:    results/demo/viewer.html"
 
 # Several at a time, each on one core: most of them wait for something else than the processor.
 # Those that take longest come first.
