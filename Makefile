@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 # A job is mostly imports, three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-slow test-slurm test-slurm-short test-gpu bench bench-volumes plan check format recover clean
+.PHONY: install demo test test-slow test-slurm test-slurm-short test-gpu bench bench-volumes plan docs check format recover clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -65,6 +65,10 @@ bench-volumes: $(STAMP)
 # What the paper asks a cluster for: docs/cluster_plan.md.
 plan: $(STAMP)
 	$(BIN)/python benchmarks/plan.py docs/cluster_plan.md
+
+# The site of README, guides and library: docs/_build/html/docs/index.html. Needs no network.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . docs/_build/html
 
 # After Snakemake itself was killed: cancels its jobs of SLURM, if any, and takes its lock away.
 recover:

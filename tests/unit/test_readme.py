@@ -40,7 +40,8 @@ def test_the_config_example_is_valid_on_top_of_those_it_is_used_with():
     for name in ("config", "fib25"):
         text = (REPOSITORY / "config" / f"{name}.yaml").read_text(encoding="utf-8")
         update_config(config, yaml.safe_load(text))
-    (example,) = blocks("yaml")
+    guide = REPOSITORY / "docs" / "guides" / "your_volume.md"
+    (example,) = blocks("yaml", guide.read_text(encoding="utf-8"))
     update_config(config, yaml.safe_load(example))
     check_schema(config, REPOSITORY / "workflow" / "schemas" / "config.schema.yaml")
     assert config["run"] == "mine"
