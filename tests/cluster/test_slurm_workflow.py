@@ -102,6 +102,20 @@ def test_the_first_steps_make_what_they_make_without_a_cluster(slurm, tmp_path):
     assert "Nothing to be done" in cluster.start(*targets, "--profile", "mysite").finish()[1]
 
 
+def test_the_whole_paper_is_planned_within_half_a_minute_and_a_gigabyte(slurm, tmp_path):
+    checkout = ClusterCheckout(make_checkout(tmp_path / "checkout").root)
+    with (tmp_path / "plan.txt").open("w") as output:
+        planning = subprocess.Popen(
+            checkout.command("-n"), cwd=checkout.root, env=checkout.environment(), stdout=output
+        )
+        _, status, used = os.wait4(planning.pid, 0)
+    assert status == 0
+    assert "sweep_sigma1_point" in (tmp_path / "plan.txt").read_text()
+    # Of the processor: what else the machine does meanwhile says nothing of the plan.
+    assert used.ru_utime + used.ru_stime < 30
+    assert used.ru_maxrss < 1e6  # kilobytes
+
+
 @pytest.mark.slow
 def test_the_end_of_a_job_is_noticed_as_soon_as_the_profile_says(slurm, tmp_path):
     checkout = ClusterCheckout(make_checkout(tmp_path / "checkout").root)
