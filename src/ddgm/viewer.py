@@ -163,10 +163,15 @@ const fill = (side, from, to, part) => {
   }
   side.change.emit()
 }
-const describe = (label) => `${labels[label]}   ${texts[label][number]}`
+const describe = (label) => {
+  const absent = overlay.labels.filter((name, index) =>
+    overlay.active.includes(index) && label > 0 && !stacks[name][label].length)
+  return [labels[label], texts[label][number], ...absent.map((name) => `no ${name}`)].join("   ")
+}
 fill(left, first, next, share)
 fill(right, compared.active, compared.active, 0)
-left_title.text = describe(share < 0.5 ? first : next)
+left_title.text = wiped && share > 0
+  ? `${describe(next)}  |  ${describe(first)}` : describe(share < 0.5 ? first : next)
 right_title.text = describe(compared.active)
 method.active = Number.isInteger(at) ? at : null
 border.visible = wiped && share > 0

@@ -91,6 +91,8 @@ def test_between_two_methods_the_slider_blends_or_wipes(page, images):
     np.testing.assert_allclose(grey(page)[:, :part], second[:, :part], atol=1)
     np.testing.assert_allclose(grey(page)[:, part:], first[:, part:], atol=1)
     assert value(page, "border", "visible")
+    assert title(page, "left").startswith("<DDGM>   MSE")
+    assert "  |  Algebraic   MSE" in title(page, "left")
 
 
 def test_the_slider_is_dragged_to_the_last_method(page, images):
@@ -166,8 +168,10 @@ def test_error_and_uncertainty_are_laid_over_the_image(page, images):
     top = max(np.percentile(np.abs(each - truth[: len(each)]), 99) for each in (blurred[:2], near))
     expected = np.clip(error / top, 0, 1) * 255
     np.testing.assert_allclose(grey(page, kind="error"), expected, atol=1)
-    page.keyboard.press("ArrowRight")
     page.keyboard.press("u")
+    assert title(page, "left").endswith("no uncertainty")
+    page.keyboard.press("ArrowRight")
+    assert "no uncertainty" not in title(page, "left")
     np.testing.assert_allclose(grey(page, kind="uncertainty"), 0.2 / top * 255, atol=1)
     page.keyboard.press("e")
     page.keyboard.press("u")
