@@ -24,7 +24,7 @@ _CHATTY = (
 
 
 @contextmanager
-def session(log: Path | str | None = None) -> Iterator[None]:
+def session(log: Path | str | None = None, *, plain: bool = False) -> Iterator[None]:
     """Run a program's main part.
 
     Messages go to the terminal and to a log file. A `DdgmError` ends the program with exit status 1
@@ -35,6 +35,8 @@ def session(log: Path | str | None = None) -> Iterator[None]:
     ----------
     log : path-like, optional
         File for messages; added to, so that a rerun does not hide why the last run failed.
+    plain : bool
+        Messages without time and, but for warnings and errors, level: for somebody at a terminal.
     """
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log is not None:
@@ -43,6 +45,8 @@ def session(log: Path | str | None = None) -> Iterator[None]:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers
     )
+    if plain:
+        handlers[0].setFormatter(_Plain())
     logging.captureWarnings(True)
     for handler in handlers:  # levels of loggers are set anew by the libraries, once loaded
         handler.addFilter(
@@ -62,6 +66,14 @@ def session(log: Path | str | None = None) -> Iterator[None]:
         sys.exit(1)
     finally:
         logging.shutdown()
+
+
+class _Plain(logging.Formatter):
+    """A message, after its level if that is one to be noticed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
 def _unwind_on_termination() -> None:
