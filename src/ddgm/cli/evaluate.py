@@ -65,12 +65,12 @@ def evaluate(
         what = "images" if truth.suffix == ".npz" else "sections"
         print(f"mean ± standard error of {count} {what}")
         if csv is not None:
-            print(f"{csv}: a row each")
+            print(f"{csv}: one row for each of them")
 
 
 def _cell(values: pd.Series[float], digits: int) -> str:
     mean = f"{values.mean():.{digits}f}"
-    return f"{mean} ± {values.sem():.{digits}f}" if len(values) > 1 else mean
+    return f"{mean} ± {float(values.sem()):.{digits}f}" if len(values) > 1 else mean
 
 
 def _metrics(truth: Path, path: Path, network: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,6 +107,8 @@ def train(
         from ddgm.training import train as train_network
         from ddgm.volume import open_volume
 
+        # Its advice on hardware and products is nobody's question.
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         shape, settings = _chosen(context, config, options)
         if output.suffix != ".safetensors":
             raise DdgmError(f"--output {output}: a name ending with .safetensors is needed")
@@ -181,7 +184,8 @@ def _chosen(
         unknown = sorted(set(training) - set(settings))
         if unknown:
             raise DdgmError(f"{config}: training has an unknown key {unknown[0]}")
-        settings |= {**training, **levels}
+        settings |= training
+        settings |= levels
     for name, value in given.items():
         if name in ("widths", "convolutions"):
             value = whole_numbers(value, f"--{name}")
