@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from ddgm.errors import DdgmError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(name: str) -> torch.device:
@@ -17,6 +19,8 @@ def pick_device(name: str) -> torch.device:
     DdgmError
         If a GPU is asked for and there is none.
     """
+    import torch  # seconds, which jobs that only count cores need not wait
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

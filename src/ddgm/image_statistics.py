@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import wasserstein_distance
 
 from ddgm.errors import DdgmError
 
@@ -83,6 +82,8 @@ def compare_statistics(sets: dict[str, Images], real: Images) -> pd.DataFrame:
         `intensity_distance` (the earth mover's distance between the histograms of all pixels, in
         network units: standard deviations of the training volume) and `spectrum_distance` (dB).
     """
+    from scipy.stats import wasserstein_distance  # a second to load, which most figures can save
+
     rows = [
         {
             "images_of": name,

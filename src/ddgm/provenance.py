@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import yaml
 
 # What decides numbers or how fast they come.
@@ -96,6 +95,8 @@ def _processor() -> str:
 
 
 def _gpus() -> list[str]:
+    import torch  # seconds, which a page of run times need not wait
+
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
