@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from dry_runs import dry_run
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -45,6 +47,9 @@ class Checkout:
 
     def snakemake(self, *arguments, **variables):
         """Run Snakemake to its end; returns its exit status and all its output."""
+        if "-n" in arguments:
+            environment = self.environment(**variables)
+            return dry_run(self.command(*arguments), self.root, environment, timeout=300)
         return self.run(self.command(*arguments), timeout=900, **variables)
 
     def run(self, command, timeout, **variables):
