@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,8 +70,11 @@ def evaluate(
 
 
 def _cell(values: pd.Series[float], digits: int) -> str:
-    mean = f"{values.mean():.{digits}f}"
-    return f"{mean} ± {float(values.sem()):.{digits}f}" if len(values) > 1 else mean
+    numbers = values.to_numpy(dtype=float)
+    mean = f"{numbers.mean():.{digits}f}"
+    if len(numbers) == 1:
+        return mean
+    return f"{mean} ± {numbers.std(ddof=1) / math.sqrt(len(numbers)):.{digits}f}"
 
 
 def _metrics(truth: Path, path: Path, network: str) -> pd.DataFrame:

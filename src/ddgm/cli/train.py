@@ -179,7 +179,9 @@ def _chosen(
     settings: dict[str, Any] = dict(vars(TrainingSettings()))
     if config is not None:
         network, training = _sections(config)
-        levels = {key: network[key] for key in ("sigma_min", "sigma_max") if key in network}
+        levels: dict[str, Any] = {
+            key: network[key] for key in ("sigma_min", "sigma_max") if key in network
+        }
         shape |= {key: value for key, value in network.items() if key in shape}
         unknown = sorted(set(training) - set(settings))
         if unknown:
