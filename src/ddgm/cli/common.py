@@ -47,7 +47,7 @@ NoiseStd = Annotated[
 def running() -> Iterator[None]:
     """Run a command: errors in one line, and an interruption without a traceback."""
     with session(plain=True):
-        for chatty in ("ddgm.cluster", "matplotlib", "fsspec"):
+        for chatty in ("ddgm.cluster", "ddgm.download"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         try:
             yield
