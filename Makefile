@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 # A job is mostly imports, three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-slow test-slurm test-slurm-short test-gpu bench bench-volumes plan docs check format recover clean
+.PHONY: install demo test test-slow test-slurm test-slurm-short test-gpu bench bench-volumes plan docs check check-types check-code format recover clean
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -76,12 +76,16 @@ recover:
 	$(BIN)/snakemake --unlock
 
 # What CI checks before the tests.
-check: $(STAMP)
+check: check-types check-code
+
+check-types: $(STAMP)
+	$(BIN)/mypy
+
+check-code: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/ruff check .
 	$(BIN)/snakemake --lint
-	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff format .
