@@ -14,7 +14,7 @@ import safetensors
 import zarr
 
 from ddgm.archive import read_archive
-from ddgm.denoiser import FORMAT, read_card
+from ddgm.denoiser import read_card
 from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
 from ddgm.mrc import is_mrc, open_mrc
@@ -226,13 +226,11 @@ def _archive(path: Path) -> Description:
 
 def _network(source: str) -> Description:
     path = network_path(source)
+    card = read_card(path)
     with safetensors.safe_open(path, framework="np") as file:
         # An open file has keys, but cannot itself be iterated over.
         names = list(file.keys())
-        if (file.metadata() or {}).get("format") != FORMAT:
-            raise DdgmError(f"{source}: a safetensors file that is no network of ddgm's ({FORMAT})")
         size = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-    card = read_card(path)
     shape = card.architecture
     return Description(
         "network",

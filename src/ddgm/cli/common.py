@@ -56,6 +56,21 @@ def running() -> Iterator[None]:
             sys.exit(130)
 
 
+@contextmanager
+def reading(path: Path | str, what: str) -> Iterator[None]:
+    """Read an archive that may be one of another kind.
+
+    Raises
+    ------
+    DdgmError
+        If it is.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise DdgmError(f"{path} has no {error}: it is no {what} (ddgm info says what)") from error
+
+
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Turn ``K=25`` and its like into values.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddgm.cli.common import DEFAULT_NETWORK, Network, running
+from ddgm.cli.common import DEFAULT_NETWORK, Network, reading, running
 from ddgm.errors import DdgmError
 
 if TYPE_CHECKING:
@@ -88,14 +88,10 @@ def _metrics(truth: Path, path: Path, network: str) -> pd.DataFrame:
     if (truth.suffix == ".npz") != (path.suffix == ".npz"):
         raise DdgmError(f"{path} and {truth} are of different kinds: .zarr and .zarr, or both .npz")
     if path.suffix == ".npz":
-        try:
+        with reading(truth, "set of images"):
             images = PatchSet.load(truth).normalised(read_card(network).normalisation)
+        with reading(path, "reconstruction"):
             result = Reconstruction.load(path)
-        except KeyError as error:
-            raise DdgmError(
-                f"{truth} or {path} has no {error}: a set of images and a reconstruction of one "
-                "are needed (ddgm info says what they are)"
-            ) from error
         return evaluate_images(result, images)
     volume = open_volume(path)
     made = volume.array.attrs.get("reconstruction")

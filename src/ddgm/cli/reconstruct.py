@@ -21,6 +21,7 @@ from ddgm.cli.common import (
     elapsed,
     parse_settings,
     read_range,
+    reading,
     running,
 )
 from ddgm.console import show_progress
@@ -336,7 +337,9 @@ def _of_sinograms(
         raise DdgmError(f"--output {output}: of a sinogram set an .npz archive is made")
     if output.exists():
         raise DdgmError(f"{output} exists already; remove it, or choose another name")
-    started, measured, where = time.monotonic(), SinogramSet.load(source), pick_device(device)
+    started, where = time.monotonic(), pick_device(device)
+    with reading(source, "sinogram set"):
+        measured = SinogramSet.load(source)
     operator = make_operator(measured.geometry, where, progress=show_progress())
     denoiser: Denoiser | BlendedDenoiser | None = None
     if method.needs_network:

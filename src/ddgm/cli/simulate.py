@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ddgm.cli.common import DEFAULT_NETWORK, Network, Seed, fetch_volume, running
+from ddgm.cli.common import DEFAULT_NETWORK, Network, Seed, fetch_volume, reading, running
 from ddgm.console import show_progress
 from ddgm.errors import DdgmError
 
@@ -168,7 +168,8 @@ def _of_images(
         )
     if output.exists():
         raise DdgmError(f"{output} exists already; remove it, or choose another name")
-    images = PatchSet.load(source).normalised(read_card(network).normalisation)
+    with reading(source, "set of images"):
+        images = PatchSet.load(source).normalised(read_card(network).normalisation)
     rows, columns = images.shape[1:]
     geometry = TiltGeometry.limited_angle(
         (rows, columns), views=views, max_tilt=max_tilt, detector=detector
