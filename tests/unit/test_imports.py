@@ -19,7 +19,6 @@ LIGHT = (
     "selected",
     "synthesize",
     "table_1",
-    "table_page",
     "training_curve",
     "versions",
 )
