@@ -27,7 +27,7 @@ demo: $(STAMP)
 		--report results/demo/report.html --report-after-run --configfile config/demo.yaml
 	@echo; cat results/demo/tables/table_1.md
 	@echo; echo "table:  results/demo/tables/table_1.md (.csv, .tex)"
-	@echo "figure: results/demo/figures/comparison.png (.pdf)"
+	@echo "figure: results/demo/figures/figure_4.png (.pdf)"
 	@echo "all of it, for a browser: results/demo/report.html"
 	@echo "images under a slider:    results/demo/viewer.html"
 

@@ -318,6 +318,7 @@ def _check_names(config: Mapping[str, Any]) -> None:
         ("table_1", config["table_1"]),
         ("comparison.methods", config["comparison"]["methods"]),
         ("prior.method", [config["prior"]["method"]]),
+        ("more.method", [config["more"]["method"]]),
     ):
         for name in names:
             _check_name(key, name, "methods", methods)
@@ -329,19 +330,24 @@ def _check_name(key: str, name: str, table: str, entries: Mapping[str, Any]) -> 
 
 
 def _check_prior(config: Mapping[str, Any]) -> None:
-    name, shown = config["prior"]["method"], config["prior"]["images"]
+    name = config["prior"]["method"]
     row, validation = config["methods"][name], config["patches"]["validation"]
     if row["method"] != "generation":
         raise DdgmError(
             f"config: prior.method = {name}: methods.{name}.method is {row['method']}; only "
             "generation draws from the prior alone"
         )
-    drawn = min(row.get("images", validation), validation)
-    if shown > drawn:
-        raise DdgmError(
-            f"config: prior.images = {shown}: only {drawn} are drawn (patches.validation, "
-            f"methods.{name}.images)"
-        )
+    for key, shown, method in (
+        ("prior.images", config["prior"]["images"], name),
+        ("more.images", config["more"]["images"], name),
+        ("more.images", config["more"]["images"], config["more"]["method"]),
+    ):
+        made = min(config["methods"][method].get("images", validation), validation)
+        if shown > made:
+            raise DdgmError(
+                f"config: {key} = {shown}: only {made} are made (patches.validation, "
+                f"methods.{method}.images)"
+            )
 
 
 def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:

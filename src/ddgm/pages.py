@@ -24,18 +24,22 @@ td.number { text-align: right; }
 </style>
 <h1>{{ title }}</h1>
 {{ body }}
+{% if note %}<p>{{ note }}</p>{% endif %}
 """)
 
 
-def page_of_tables(tables: Mapping[str, pd.DataFrame], title: str) -> str:
+def page_of_tables(tables: Mapping[str, pd.DataFrame], title: str, note: str = "") -> str:
     """Return tables as an HTML page.
 
     Parameters
     ----------
     tables : mapping
-        The tables under their headings; an empty heading is left out.
+        The tables under their headings; an empty heading is left out. Cells of markupsafe's
+        `Markup` are HTML already.
     title : str
         Heading of the page.
+    note : str
+        What stands below the tables.
     """
     parts = []
     for number, (heading, table) in enumerate(tables.items()):
@@ -49,4 +53,4 @@ def page_of_tables(tables: Mapping[str, pd.DataFrame], title: str) -> str:
         numbers = table.select_dtypes("number").columns
         classes = pd.DataFrame("number", index=table.index, columns=numbers)
         parts.append(Markup(styled.set_td_classes(classes).to_html()))
-    return _PAGE.render(title=title, body=Markup("\n").join(parts))
+    return _PAGE.render(title=title, body=Markup("\n").join(parts), note=note)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from markupsafe import Markup
 
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS, Evaluations
+from ddgm.pages import page_of_tables
 from ddgm.sweep_tables import describe
 
 if TYPE_CHECKING:
@@ -102,9 +104,13 @@ def to_markdown(table: pd.DataFrame) -> str:
     """Return the table as Markdown, the best MSE and SSIM in bold."""
     escaped = table.assign(method=[label.replace("|", r"\|") for label in table["method"]])
     lines = _lines(escaped, _HEADINGS["markdown"], "**{}**", "±")
-    return _markdown(lines) + (
-        f"\n{table['images'].max()} test images{_exception(table)}; mean ± standard error.\n"
-    )
+    return f"{_markdown(lines)}\n{_images(table)}\n"
+
+
+def to_html(table: pd.DataFrame, title: str = "Table 1") -> str:
+    """Return the table as a page of HTML, the best MSE and SSIM in bold."""
+    lines = _lines(table, _HEADINGS["markdown"], Markup("<b>{}</b>"), "±")
+    return _page(lines, title, _images(table))
 
 
 def to_latex(table: pd.DataFrame) -> str:
@@ -151,8 +157,9 @@ def _lines(
     return lines
 
 
-def _exception(table: pd.DataFrame) -> str:
-    return "" if table["images"].nunique() == 1 else " unless the last column says fewer"
+def _images(table: pd.DataFrame) -> str:
+    fewer = "" if table["images"].nunique() == 1 else " unless the last column says fewer"
+    return f"{table['images'].max()} test images{fewer}; mean ± standard error."
 
 
 def selected(choices: Mapping[str, Choice]) -> pd.DataFrame:
@@ -178,6 +185,15 @@ def selected(choices: Mapping[str, Choice]) -> pd.DataFrame:
 
 def selected_to_markdown(table: pd.DataFrame) -> str:
     """Return what `selected` returned as Markdown."""
+    return _markdown(_selected(table))
+
+
+def selected_to_html(table: pd.DataFrame) -> str:
+    """Return what `selected` returned as a page of HTML."""
+    return _page(_selected(table), "Settings that the sweeps choose")
+
+
+def _selected(table: pd.DataFrame) -> list[tuple[str, ...]]:
     head = ("row", "sweep", "settings", "net evals", "validation MSE", "images", "points")
     lines = [
         (
@@ -191,7 +207,7 @@ def selected_to_markdown(table: pd.DataFrame) -> str:
         )
         for _, row in table.iterrows()
     ]
-    return _markdown([head, *lines])
+    return [head, *lines]
 
 
 def blind_choices(choices: Mapping[str, Sequence[BlindChoice]]) -> pd.DataFrame:
@@ -225,6 +241,20 @@ def blind_choices(choices: Mapping[str, Sequence[BlindChoice]]) -> pd.DataFrame:
 
 def blind_choices_to_markdown(table: pd.DataFrame, estimated: float, true: float) -> str:
     """Return what `blind_choices` returned as Markdown, with σ_y as estimated and as it is."""
+    return f"{_markdown(_blind_choices(table))}\n{_noise(estimated, true)}\n"
+
+
+def blind_choices_to_html(table: pd.DataFrame, estimated: float, true: float) -> str:
+    """Return the same as a page of HTML."""
+    title = "Settings chosen without the truth"
+    return _page(_blind_choices(table), title, _noise(estimated, true))
+
+
+def _noise(estimated: float, true: float) -> str:
+    return f"σ_y estimated from the tilt views: {estimated:.3f}; simulated with {true:g}."
+
+
+def _blind_choices(table: pd.DataFrame) -> list[tuple[str, ...]]:
     head = ("sweep", "rule", "settings", "MSE", "best settings", "their MSE", "excess")
     lines = [
         (
@@ -238,13 +268,18 @@ def blind_choices_to_markdown(table: pd.DataFrame, estimated: float, true: float
         )
         for _, row in table.iterrows()
     ]
-    noise = f"σ_y estimated from the tilt views: {estimated:.3f}; simulated with {true:g}."
-    return f"{_markdown([head, *lines])}\n{noise}\n"
+    return [head, *lines]
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
     rule = ["---"] * len(lines[0])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [lines[0], rule, *lines[1:]])
+
+
+def _page(lines: Sequence[Sequence[str]], title: str, note: str = "") -> str:
+    head, *body = lines
+    # Text as such, lest pandas forget what is HTML already.
+    return page_of_tables({"": pd.DataFrame(body, columns=list(head), dtype=object)}, title, note)
 
 
 _LATEX = str.maketrans(

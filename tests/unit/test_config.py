@@ -152,6 +152,7 @@ BAD_TYPES_AND_RANGES = [
     ("training.samples", -1, "training.samples = -1", "0"),
     ("training.compile", "yes", "training.compile = 'yes'", "boolean"),
     ("prior.images", 0, "prior.images = 0", "1"),
+    ("more.images", 0, "more.images = 0", "1"),
     ("training.schedule", "linear", "training.schedule = 'linear'", "cosine"),
     ("training.devices", "both", "training.devices = 'both'", "auto"),
     ("training.devices", 0, "training.devices = 0", "1"),
@@ -280,6 +281,12 @@ def test_a_name_of_a_method_that_cannot_be_a_file_is_refused(config):
         ({"prior.method": "absent"}, ["prior.method", "'absent'", "generation"]),
         ({"prior.method": "ddgm_50"}, ["prior.method = ddgm_50", "generation"]),
         ({"prior.images": 9}, ["prior.images = 9", "8"]),
+        ({"more.method": "absent"}, ["more.method", "'absent'", "ddgm_50"]),
+        ({"more.images": 9}, ["more.images = 9", "8"]),
+        (
+            {"methods.ddgm.images": 5},
+            ["more.images = 8", "only 5 are made", "methods.ddgm.images"],
+        ),
         ({"training.validate_every": 451}, ["training.validate_every = 451", "steps = 450"]),
         (
             {"training.devices": 16, "patches.validation": 8},

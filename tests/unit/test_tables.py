@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from ddgm.blind import BlindChoice
 from ddgm.errors import DdgmError
@@ -11,10 +12,13 @@ from ddgm.selection import Choice
 from ddgm.tables import (
     Row,
     blind_choices,
+    blind_choices_to_html,
     blind_choices_to_markdown,
     selected,
+    selected_to_html,
     selected_to_markdown,
     table_1,
+    to_html,
     to_latex,
     to_markdown,
 )
@@ -55,6 +59,11 @@ def markdown_rows(text):
 def latex_rows(text):
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     return [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]
+
+
+def html_rows(text):
+    page = BeautifulSoup(text, "html.parser")
+    return [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in page.find_all("tr")]
 
 
 def test_means_and_standard_errors_are_over_images(rows):
@@ -125,6 +134,21 @@ def test_markdown_shows_the_best_of_each_measure_in_bold(rows):
     assert best.startswith("**")
     assert best.endswith("**")
     assert f"{rows[1].metrics['mse'].mean():.4f}" in best
+
+
+def test_html_says_what_markdown_says(rows):
+    rows[0] = Row("p(x<y) & <i>", "ddgm", rows[0].metrics)
+    rows[2] = Row("DPS", "dps", rows[1].metrics.head(4))
+    text, markdown = to_html(table_1(rows)), to_markdown(table_1(rows))
+    head, _, *body = [[cell.strip() for cell in line] for line in markdown_rows(markdown)]
+    assert html_rows(text) == [head, *([cell.strip("*") for cell in line] for line in body)]
+    page = BeautifulSoup(text, "html.parser")
+    assert [bold.get_text() for bold in page.find_all("b")] == [
+        body[1][5].strip("*"),
+        body[1][6].strip("*"),
+    ]
+    assert page.p.get_text() == markdown.splitlines()[-1]
+    assert text == to_html(table_1(rows))
 
 
 def test_a_vertical_bar_in_a_label_does_not_add_a_column(rows):
@@ -201,6 +225,7 @@ def test_selected_settings_are_listed_in_words():
         "14",
     ]
     assert second[1].strip() == "other"
+    assert html_rows(selected_to_html(table))[1] == [cell.strip() for cell in first]
 
 
 def test_settings_chosen_without_the_truth_are_listed_with_what_they_cost():
@@ -211,3 +236,6 @@ def test_settings_chosen_without_the_truth_are_listed_with_what_they_cost():
     cells = [cell.strip() for cell in markdown_rows(text)[2]]
     assert cells == ["algebraic", "discrepancy", "K = 50", "0.2100", "K = 100", "0.2000", "5.0%"]
     assert "4.087; simulated with 4.1." in text
+    page = blind_choices_to_html(table, 4.087, 4.1)
+    assert html_rows(page)[1] == cells
+    assert "4.087; simulated with 4.1." in page

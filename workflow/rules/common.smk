@@ -137,6 +137,49 @@ def code_of(*modules, script):
     return digest.hexdigest()[:16]
 
 
+def drawn(name, category, caption=None, **labels):
+    """The files of a figure; the report shows the image, since browsers show no PDF in place."""
+    return {
+        "pdf": f"{RESULTS}/figures/{name}.pdf",
+        "png": report(
+            f"{RESULTS}/figures/{name}.png",
+            caption=f"../report/{caption or name}.rst",
+            category=category,
+            labels=labels,
+        ),
+    }
+
+
+def page_of(name, category, **labels):
+    """The page of a table, which the report shows."""
+    return report(
+        f"{RESULTS}/tables/{name}.html",
+        caption=f"../report/{name}.rst",
+        category=category,
+        labels=labels,
+    )
+
+
+PAPER = "Figures of the paper"
+
+
+def figure(number, shows):
+    """The files of a figure of the paper."""
+    # The report sorts by words, in which 10 comes before 2.
+    return drawn(f"figure_{number}", PAPER, figure=f"{number:2}", shows=shows)
+
+
+def impossible(name, reason):
+    """An input that ends the run with one line, if the rule is wanted."""
+    return lambda wildcards: stop(f"config: {name} cannot be drawn: {reason}")
+
+
+def has_points(sweep, only):
+    """Whether a sweep has points with these values."""
+    settings = map(SWEEPS[sweep].settings, SWEEPS[sweep].points)
+    return any(only.items() <= each.items() for each in settings)
+
+
 def more(amount):
     """Memory or minutes that a job asks for, more each time that it is given to a cluster again."""
     return lambda wildcards, attempt: amount * attempt

@@ -47,7 +47,7 @@ rule run_times:
         # A job that ran again has measured itself again.
         results=[
             rules.sweeps.input,
-            rules.prior.output,
+            rules.figure_2.output,
             rules.volume.input if HAS_SLAB else [],
         ],
     output:

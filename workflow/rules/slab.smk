@@ -103,28 +103,6 @@ if HAS_SLAB:
         script:
             "../scripts/export.py"
 
-    rule figure_1:
-        """A section of the slab: tilt views, reconstructions and, where it is known, the truth."""
-        input:
-            series=TILT_SERIES,
-            statistics=f"{RESULTS}/statistics.json",
-            volumes=expand(f"{RESULTS}/slab/{{method}}.zarr", method=SLAB["methods"]),
-            truth=TRUTH,
-        output:
-            pdf=f"{RESULTS}/figures/figure_1.pdf",
-            png=f"{RESULTS}/figures/figure_1.png",
-        log:
-            f"{RESULTS}/logs/figure_1.log",
-        localrule: True
-        conda:
-            "../../envs/ddgm.yaml"
-        params:
-            labels=[config["methods"][name]["label"] for name in SLAB["methods"]],
-            section=SLAB["section"],
-            library=code_of("figures/sections", "figures/style", script="figure_1"),
-        script:
-            "../scripts/figure_1.py"
-
     if TRUTH:
 
         rule slab_table:
@@ -137,6 +115,7 @@ if HAS_SLAB:
                 metrics=f"{RESULTS}/metrics/slab.csv",
                 csv=f"{RESULTS}/tables/slab.csv",
                 markdown=f"{RESULTS}/tables/slab.md",
+                html=page_of("slab", "Slab", shows="Accuracy and work on the slab"),
             log:
                 f"{RESULTS}/logs/slab_table.log",
             conda:
@@ -149,7 +128,7 @@ if HAS_SLAB:
                     (name, config["methods"][name]["label"], config["methods"][name]["method"])
                     for name in SLAB["methods"]
                 ],
-                library=code_of("evaluation", "metrics", "tables", script="slab_table"),
+                library=code_of("evaluation", "metrics", "pages", "tables", script="slab_table"),
             script:
                 "../scripts/slab_table.py"
 
@@ -157,5 +136,5 @@ if HAS_SLAB:
         """The slab, reconstructed and exported, its figure and table."""
         input:
             expand([f"{RESULTS}/slab/{{method}}.zarr", *EXPORTS.values()], method=SLAB["methods"]),
-            rules.figure_1.output,
+            f"{RESULTS}/figures/figure_1.pdf",
             rules.slab_table.output if TRUTH else [],

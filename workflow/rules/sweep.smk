@@ -66,8 +66,7 @@ for sweep in SWEEPS:
             points=points_of(sweep),
             sinograms=f"{RESULTS}/sinograms/validation.npz",
         output:
-            pdf=f"{RESULTS}/figures/sweep_{sweep}.pdf",
-            png=f"{RESULTS}/figures/sweep_{sweep}.png",
+            **drawn(f"sweep_{sweep}", "Sweeps", "sweep", shows=f"Sweep {sweep}"),
         log:
             f"{RESULTS}/logs/sweeps/{sweep}.log",
         localrule: True
@@ -129,6 +128,7 @@ if SELECTIONS:
         output:
             csv=f"{RESULTS}/tables/selected.csv",
             markdown=f"{RESULTS}/tables/selected.md",
+            html=page_of("selected", "Sweeps", shows="Settings that the sweeps choose"),
         log:
             f"{RESULTS}/logs/select.log",
         localrule: True
@@ -136,7 +136,7 @@ if SELECTIONS:
             "../../envs/ddgm.yaml"
         params:
             rows=list(SELECTIONS),
-            library=code_of("tables", script="selected"),
+            library=code_of("pages", "tables", script="selected"),
         script:
             "../scripts/selected.py"
 
@@ -150,10 +150,10 @@ if BLIND_SWEEPS:
             sinograms=f"{RESULTS}/sinograms/validation.npz",
             eigenbasis=EIGENBASIS,
         output:
+            **drawn("blind", "Sweeps", "blind_scores", shows="Scores without the truth"),
             csv=f"{RESULTS}/tables/blind.csv",
             markdown=f"{RESULTS}/tables/blind.md",
-            pdf=f"{RESULTS}/figures/blind.pdf",
-            png=f"{RESULTS}/figures/blind.png",
+            html=page_of("blind", "Sweeps", shows="Settings chosen without the truth"),
         log:
             f"{RESULTS}/logs/blind.log",
         conda:
@@ -169,6 +169,7 @@ if BLIND_SWEEPS:
                 "blind",
                 "figures/blind",
                 "figures/style",
+                "pages",
                 "selection",
                 "tables",
                 script="blind",

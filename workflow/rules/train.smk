@@ -34,8 +34,7 @@ if GIVEN_NETWORK is None:
         input:
             f"{RESULTS}/network/losses.csv",
         output:
-            pdf=f"{RESULTS}/figures/training.pdf",
-            png=f"{RESULTS}/figures/training.png",
+            **drawn("training", "Training", shows="Losses"),
         log:
             f"{RESULTS}/logs/training_curve.log",
         localrule: True

@@ -10,7 +10,7 @@ from ddgm.engine import make_operator
 from ddgm.figures import blind_scores, save_figure
 from ddgm.noise_level import estimate_noise_std
 from ddgm.sinograms import SinogramSet
-from ddgm.tables import blind_choices, blind_choices_to_markdown
+from ddgm.tables import blind_choices, blind_choices_to_html, blind_choices_to_markdown
 
 with session(snakemake.log[0]):
     torch.set_num_threads(allotted_cores(snakemake.threads))
@@ -25,9 +25,11 @@ with session(snakemake.log[0]):
     picks = {name: choose(rows, noise_std) for name, rows in sweeps.items()}
     table = blind_choices({name: judge(rows, picks[name]) for name, rows in sweeps.items()})
     table.assign(noise_std=noise_std).to_csv(snakemake.output.csv, index=False)
-    Path(snakemake.output.markdown).write_text(
-        blind_choices_to_markdown(table, noise_std, measured.noise_std), encoding="utf-8"
-    )
+    for write, path in (
+        (blind_choices_to_markdown, snakemake.output.markdown),
+        (blind_choices_to_html, snakemake.output.html),
+    ):
+        Path(path).write_text(write(table, noise_std, measured.noise_std), encoding="utf-8")
     scored = {name: scores(rows, noise_std) for name, rows in sweeps.items()}
     rules = [rule for rule in RULES if all(rule in table for table in scored.values())]
     figure = blind_scores(scored, rules, picks)

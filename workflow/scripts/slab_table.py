@@ -5,7 +5,7 @@ import pandas as pd
 from ddgm.console import session
 from ddgm.evaluation import evaluate_volume
 from ddgm.statistics import load_statistics
-from ddgm.tables import Row, table_1, to_markdown
+from ddgm.tables import Row, table_1, to_html, to_markdown
 from ddgm.volume import open_volume
 
 with session(snakemake.log[0]):
@@ -22,4 +22,5 @@ with session(snakemake.log[0]):
     table = table_1(rows)
     table.to_csv(snakemake.output.csv, index=False)
     Path(snakemake.output.markdown).write_text(to_markdown(table), encoding="utf-8")
+    Path(snakemake.output.html).write_text(to_html(table, "Slab"), encoding="utf-8")
     print(to_markdown(table))

@@ -32,5 +32,6 @@ with session(snakemake.log[0]):
         finished_points(rows),
         snakemake.params.parameters,
         noise_std=SinogramSet.load(snakemake.input.sinograms).noise_std,
+        only=snakemake.params.get("only"),
     )
     save_figure(figure, snakemake.output.pdf, snakemake.output.png)

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddgm.figures.style import COLOURS, STYLE
+from ddgm.figures.style import COLOURS, STYLE, WIDTH
 from ddgm.selection import lowest
 
 
@@ -29,7 +29,7 @@ def blind_scores(
         What `ddgm.blind.choose` returned for each sweep.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.9, 2.2 * len(scores)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.2 * len(scores)), layout="constrained")
         panels = figure.subplots(len(scores), len(rules), squeeze=False, sharey="row")
         for row, (name, points) in zip(panels, scores.items(), strict=True):
             best = lowest(points, "mse")

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ddgm.figures.style import STYLE, scale_bar, show
+from ddgm.figures.style import STYLE, WIDTH, grey_limits, scale_bar, show
 
 
 def comparison(
@@ -37,10 +37,12 @@ def comparison(
     """
     with mpl.rc_context(STYLE):
         columns = len(reconstructions) + 2
-        figure = Figure(figsize=(1.6 * columns, 1.65 * len(truth) + 0.35), layout="constrained")
+        side = WIDTH / (columns + 0.4)  # the tilts need some room, too
+        height = len(truth) * (side + 0.2) + 0.2
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         panels = figure.subplots(len(truth), columns, squeeze=False)
         # All images share one grey scale, so that a washed-out one looks it.
-        low, high = np.percentile(truth, [0.5, 99.5])
+        low, high = grey_limits(truth)
         for row, image in enumerate(truth):
             show(panels[row, 0], image, low, high)
             panels[row, 1].imshow(
@@ -57,4 +59,38 @@ def comparison(
         for panel, title in zip(panels[0], titles, strict=True):
             panel.set_title(title)
         scale_bar(panels[0, 0], voxel_size)
+        return figure
+
+
+def image_grid(
+    images: NDArray[np.float32],
+    *,
+    limits: tuple[float, float],
+    voxel_size: float,
+    columns: int = 8,
+) -> Figure:
+    """Show many images, row by row (Figs. 5 to 7).
+
+    Parameters
+    ----------
+    images : ndarray
+        (count, rows, columns).
+    limits : (float, float)
+        What is black and what white: `ddgm.figures.grey_limits` of real images.
+    voxel_size : float
+        Pixel size, nm, for the scale bar.
+    columns : int
+        Images a row.
+    """
+    with mpl.rc_context(STYLE):
+        rows, gap = -(-len(images) // columns), 0.03
+        side = (WIDTH - gap) / columns
+        figure = Figure(figsize=(WIDTH, rows * side * images.shape[1] / images.shape[2] + gap))
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        figure.subplots_adjust(0, 0, 1, 1, wspace=gap, hspace=gap)
+        for panel in panels:
+            panel.set_axis_off()
+        for panel, image in zip(panels, images, strict=False):
+            show(panel, image, *limits)
+        scale_bar(panels[0], voxel_size)
         return figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from ddgm.figures.style import COLOURS, LINES, STYLE, scale_bar, show
+from ddgm.figures.style import COLOURS, LINES, STYLE, WIDTH, grey_limits, scale_bar, show
 from ddgm.image_statistics import radial_power_spectrum
 
 
@@ -34,10 +34,11 @@ def prior_samples(
     """
     with mpl.rc_context(STYLE):
         columns, rows = 4, -(-count // 4)
-        figure = Figure(figsize=(columns * len(sets), rows + 2.6), layout="constrained")
-        halves: Any = figure.subfigures(2, 1, height_ratios=[rows + 0.3, 2.3])
+        side = WIDTH / columns / len(sets)
+        figure = Figure(figsize=(WIDTH, side * rows + 2.5), layout="constrained")
+        halves: Any = figure.subfigures(2, 1, height_ratios=[side * rows + 0.3, 2.2])
         top, bottom = halves
-        low, high = np.percentile(sets[0][1], [0.5, 99.5])
+        low, high = grey_limits(sets[0][1])
         parts = top.subfigures(1, len(sets), squeeze=False)[0]
         for index, (part, (label, images)) in enumerate(zip(parts, sets, strict=True)):
             part.suptitle(label, fontsize=8)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ddgm.figures.style import STYLE, scale_bar, show
+from ddgm.figures.style import STYLE, WIDTH, grey_limits, scale_bar, show
 
 
 def slab(
@@ -37,11 +37,10 @@ def slab(
     """
     with mpl.rc_context(STYLE):
         rows, columns = images[0][1].shape
-        width = 7.0
-        height = max(0.5, width * rows / columns)
+        height = max(0.5, WIDTH * rows / columns)
         shown = [*images, *([] if truth is None else [("truth", truth)])]
         count = len(shown) + 1
-        figure = Figure(figsize=(width, count * (height + 0.2)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, count * (height + 0.2)), layout="constrained")
         panels = figure.subplots(count, 1, squeeze=False)[:, 0]
         panels[0].imshow(
             sinogram, cmap="gray", aspect="auto", extent=(0, 1, len(sinogram) - 0.5, -0.5)
@@ -50,7 +49,7 @@ def slab(
         panels[0].set_yticklabels([f"{tilt:.0f}°" for tilt in tilts])
         panels[0].spines[:].set_visible(False)
         panels[0].set_title("tilt series", loc="left")
-        low, high = np.percentile(shown[-1][1], [0.5, 99.5])
+        low, high = grey_limits(shown[-1][1])
         for index, (panel, (label, image)) in enumerate(zip(panels[1:], shown, strict=True)):
             show(panel, image, low, high)
             if truth is not None and index < len(images):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 # Okabe and Ito's colours, told apart by colour-blind readers; line styles for prints in grey.
@@ -19,20 +21,31 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "pdf.fonttype": 42,
-    "savefig.dpi": 200,
+    "axes.titlesize": 8,
+    "savefig.dpi": 300,
 }
+
+
+WIDTH = 6.9  # inches, that of a page of text
 
 
 def save_figure(figure: Figure, *paths: Path | str) -> None:
     """Write a figure in the formats that the paths' endings name, without a date inside."""
-    for path in paths:
-        metadata = {"CreationDate": None} if str(path).endswith(".pdf") else None
-        figure.savefig(path, metadata=metadata)
+    with mpl.rc_context(STYLE):
+        for path in paths:
+            metadata = {"CreationDate": None} if str(path).endswith(".pdf") else None
+            figure.savefig(path, metadata=metadata)
+
+
+def grey_limits(images: NDArray[np.float32]) -> tuple[float, float]:
+    """Return what is to be black and what white, for all images that are shown beside these."""
+    low, high = np.percentile(images, [0.5, 99.5])
+    return float(low), float(high)
 
 
 def show(panel: Axes, image: NDArray[np.float32], low: float, high: float) -> None:
     """Show an image in grey, black at `low` and white at `high`, without ticks or a frame."""
-    panel.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    panel.imshow(image, cmap="gray", vmin=low, vmax=high)
     panel.set(xticks=[], yticks=[])
     panel.spines[:].set_visible(False)
 
@@ -43,8 +56,10 @@ def scale_bar(panel: Axes, voxel_size: float) -> None:
     nanometres = round_length(columns * voxel_size / 3)
     length = nanometres / voxel_size
     y, x = rows * 0.93, columns * 0.05
-    panel.plot([x, x + length], [y, y], lw=3, color="white", solid_capstyle="butt")
-    panel.text(x, y - rows * 0.03, f"{nanometres:g} nm", color="white", va="bottom", fontsize=6)
+    # The outline is for bright tissue.
+    look: Any = {"color": "white", "path_effects": [withStroke(linewidth=1.5, foreground="black")]}
+    panel.plot([x, x + length], [y, y], lw=2, solid_capstyle="butt", **look)
+    panel.text(x, y - rows * 0.03, f"{nanometres:g} nm", va="bottom", fontsize=6, **look)
 
 
 def round_length(most: float) -> float:

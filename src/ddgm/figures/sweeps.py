@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ddgm.figures.style import COLOURS, MARKERS, STYLE
+from ddgm.figures.style import COLOURS, MARKERS, STYLE, WIDTH
 from ddgm.selection import lowest
 
 # How axes and legends write the parameters.
@@ -27,7 +27,13 @@ _SYMBOLS = {
 _MEASURES = {"mse": "MSE", "ssim": "SSIM", "data_error": "mean (Ax − y)²"}
 
 
-def sweep(rows: pd.DataFrame, parameters: Sequence[str], *, noise_std: float) -> Figure:
+def sweep(
+    rows: pd.DataFrame,
+    parameters: Sequence[str],
+    *,
+    noise_std: float,
+    only: Mapping[str, float] | None = None,
+) -> Figure:
     """Show MSE, SSIM and data error over a sweep (Figs. 9 to 16).
 
     The first parameter is the abscissa, the second tells the lines apart, the third the rows of
@@ -41,7 +47,13 @@ def sweep(rows: pd.DataFrame, parameters: Sequence[str], *, noise_std: float) ->
         The swept ones, at most three.
     noise_std : float
         σ_y; the data error of the true image is its square.
+    only : mapping, optional
+        Show the points with these values of swept parameters, which the title then names.
     """
+    fixed = {name: value for name, value in (only or {}).items() if name in parameters}
+    for parameter, value in fixed.items():
+        rows = rows[rows[parameter] == value]
+    parameters = [each for each in parameters if each not in fixed]
     abscissa, (line, level) = parameters[0], [*parameters[1:], None, None][:2]
     points = rows.groupby(list(parameters))[list(_MEASURES)].agg(["mean", "sem"])
     points.columns = points.columns.map("_".join)  # mse_mean, mse_sem, …
@@ -49,7 +61,7 @@ def sweep(rows: pd.DataFrame, parameters: Sequence[str], *, noise_std: float) ->
     levels = [None] if level is None else sorted(points[level].unique())
     lines = [None] if line is None else sorted(points[line].unique())
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.9, 2.1 * len(levels) + 0.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.1 * len(levels) + 0.2), layout="constrained")
         panels = figure.subplots(len(levels), 3, squeeze=False, sharex=True, sharey="col")
         colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
         for row, chosen in zip(panels, levels, strict=True):
@@ -91,6 +103,10 @@ def sweep(rows: pd.DataFrame, parameters: Sequence[str], *, noise_std: float) ->
                 panel.set_xticks(sorted(values.unique()), minor=False)
                 panel.xaxis.set_major_formatter("{x:g}")
                 panel.xaxis.set_minor_locator(NullLocator())
+        if fixed:
+            panels[0, 0].set_title(
+                ", ".join(_equation(*each) for each in fixed.items()), loc="left"
+            )
         if line is not None:
             panels[0, 0].legend(frameon=False, fontsize=6)
         panels[0, 2].annotate(

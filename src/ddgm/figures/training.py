@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddgm.figures.style import COLOURS, STYLE
+from ddgm.figures.style import COLOURS, STYLE, WIDTH
 from ddgm.training_settings import band_edges
 
 
@@ -20,7 +20,7 @@ def training_curve(losses: pd.DataFrame) -> Figure:
         What `ddgm.training.collect_losses` returns.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.9, 2.4), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
         course, bands = figure.subplots(1, 2)
         trained = losses.dropna(subset="train_loss")
         validated = losses.dropna(subset="val_loss")

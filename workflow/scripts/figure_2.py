@@ -1,6 +1,9 @@
+from pathlib import Path
+
 from ddgm.console import session
 from ddgm.figures import prior_samples, save_figure
 from ddgm.image_statistics import compare_statistics
+from ddgm.pages import page_of_tables
 from ddgm.patches import PatchSet
 from ddgm.reconstruction import Reconstruction
 from ddgm.statistics import load_statistics
@@ -14,7 +17,11 @@ with session(snakemake.log[0]):
         "test": PatchSet.load(snakemake.input.others).normalised(normalisation).numpy(),
         "validation": real,
     }
-    compare_statistics(sets, real).to_csv(snakemake.output.csv, index=False)
+    statistics = compare_statistics(sets, real)
+    statistics.to_csv(snakemake.output.csv, index=False)
+    Path(snakemake.output.html).write_text(
+        page_of_tables({"": statistics}, "Prior"), encoding="utf-8"
+    )
     figure = prior_samples(
         [("real images", real), ("generated images", sets["generated"])],
         voxel_size=patches.voxel_size,
