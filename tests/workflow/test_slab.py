@@ -116,30 +116,40 @@ def test_a_killed_workflow_goes_on_with_the_volume(slab, tmp_path):
     assert all((volume / path).stat().st_mtime_ns == at for path, at in written.items())
 
 
-def test_a_measured_tilt_series_takes_the_place_of_a_simulated_one(slab, tmp_path):
+@pytest.fixture
+def measured(slab, tmp_path):
+    """A checkout whose slab's tilt series is given and to be reconstructed; and how to do it."""
     checkout = type(slab[0])(tmp_path / "copy")
     shutil.copytree(slab[0].root, checkout.root, symlinks=True)
-    results, series = checkout.root / "results" / "tiny", checkout.root / "measured.zarr"
-    (results / "slab" / "tilt_series.zarr").rename(series)
+    results = checkout.root / "results" / "tiny"
+    (results / "slab" / "tilt_series.zarr").rename(checkout.root / "measured.zarr")
     for made in ("slab", "export", "tables", "metrics"):
         shutil.rmtree(results / made)
     (checkout.root / "config" / "measured.yaml").write_text(
         "slab:\n  methods: [algebraic]\n  tilt_series: measured.zarr\n"
         "  blending: {patch: 32, stride: 24}\n"
     )
-    run = ("--configfile", "config/tiny.yaml", "config/measured.yaml")
-    status, output = checkout.snakemake("volume", *run)
+    return checkout, ("volume", "--configfile", "config/tiny.yaml", "config/measured.yaml")
+
+
+def test_a_measured_tilt_series_takes_the_place_of_a_simulated_one(measured):
+    checkout, run = measured
+    status, output = checkout.snakemake(*run)
     assert status == 0, output
+    results = checkout.root / "results" / "tiny"
     assert open_volume(results / "slab" / "algebraic.zarr").shape == (4, 32, 100)
     yaozarrs.validate_zarr_store(str(results / "export" / "algebraic.ome.zarr"))
     assert not (results / "tables" / "slab.csv").exists()  # nobody knows the truth
 
-    zarr.open_array(series, mode="r+")[3, 5] = np.nan
-    shutil.rmtree(results / "slab")
-    status, output = checkout.snakemake("volume", *run)
+
+@pytest.mark.slow  # the message is also that of a test of the workers
+def test_a_measured_view_that_is_missing_is_named_in_one_line(measured):
+    checkout, run = measured
+    zarr.open_array(checkout.root / "measured.zarr", mode="r+")[3, 5] = np.nan
+    status, output = checkout.snakemake(*run)
     assert status == 1
     assert "of section 3 is missing: nothing was written there; repair the view" in output
-    assert not (results / "slab" / "algebraic.zarr").exists()
+    assert not (checkout.root / "results/tiny/slab/algebraic.zarr").exists()
     assert "Traceback" not in output
 
 
