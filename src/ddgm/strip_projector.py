@@ -36,7 +36,7 @@ class StripProjector(TiltOperator):
     """Tilt views of batches of images on a CPU, each weight computed when it is needed.
 
     The entries are those of `ddgm.projector.system_matrix`: the area of a pixel inside a detector
-    bin's strip. Seen at tilt θ, a pixel is a trapezoid of width cos θ + |sin θ|, at most √2 bins,
+    bin's strip. Seen at tilt θ, a pixel is a trapezoid of width cos θ + `|sin θ|`, at most √2 bins,
     so that it lies in three neighbouring bins at most; their shares are differences of the integral
     of the trapezoid. A stored matrix takes 0.8 MB a column of a slab of 128 × 128 views, twice with
     its transpose; this takes nothing. Positions are computed in double precision, where ASTRA's

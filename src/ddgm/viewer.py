@@ -78,7 +78,7 @@ def viewer(
     truth : ndarray
         (count, rows, columns) float32, network units.
     methods : sequence of Shown
-        In the order of the slider; to the overlays of each its error |x − truth| is added.
+        In the order of the slider; to the overlays of each its error `|x − truth|` is added.
     voxel_size : float
         Pixel size, nm, for the scale bar.
     title : str
