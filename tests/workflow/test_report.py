@@ -1,10 +1,5 @@
 """The report of a finished run, opened in a real browser with the network cut off."""
 
-import json
-import os
-import re
-
-import pandas as pd
 import pytest
 from browsers import PROGRAM, browser, opened
 
