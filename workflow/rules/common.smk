@@ -322,7 +322,7 @@ def shown_of_run(path, what, form):
         path,
         category="Run",
         caption=f"../report/{Path(path).stem}.rst",
-        labels={"what": what, "as": form},
+        labels={"shows": what, "as": form},
     )
 
 
