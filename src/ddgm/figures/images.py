@@ -49,6 +49,7 @@ def comparison(
                 sinograms[row], cmap="gray", aspect="auto", extent=(0, 1, max_tilt, -max_tilt)
             )
             panels[row, 1].set(xticks=[], yticks=[-max_tilt, 0, max_tilt])
+            panels[row, 1].set_box_aspect(image.shape[0] / image.shape[1])
             panels[row, 1].spines[:].set_visible(False)
             panels[row, 1].yaxis.set_major_formatter("{x:.0f}°")
             for column, (_, images) in enumerate(reconstructions, start=2):
@@ -83,9 +84,10 @@ def image_grid(
         Images a row.
     """
     with mpl.rc_context(STYLE):
-        rows, gap = -(-len(images) // columns), 0.03
-        side = (WIDTH - gap) / columns
-        figure = Figure(figsize=(WIDTH, rows * side * images.shape[1] / images.shape[2] + gap))
+        rows, gap = -(-len(images) // columns), 0.03  # between images, in their own size
+        width = WIDTH / (columns + gap * (columns - 1))
+        height = width * images.shape[1] / images.shape[2]
+        figure = Figure(figsize=(WIDTH, height * (rows + gap * (rows - 1))))
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         figure.subplots_adjust(0, 0, 1, 1, wspace=gap, hspace=gap)
         for panel in panels:

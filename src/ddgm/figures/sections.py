@@ -46,7 +46,7 @@ def slab(
             sinogram, cmap="gray", aspect="auto", extent=(0, 1, len(sinogram) - 0.5, -0.5)
         )
         panels[0].set(xticks=[], yticks=[0, len(sinogram) - 1])
-        panels[0].set_yticklabels([f"{tilt:.0f}°" for tilt in tilts])
+        panels[0].set_yticklabels([f"{tilt:.0f}°".replace("-", "−") for tilt in tilts])
         panels[0].spines[:].set_visible(False)
         panels[0].set_title("tilt series", loc="left")
         low, high = grey_limits(shown[-1][1])

@@ -32,18 +32,12 @@ def singular_values(values: NDArray[np.float64], measured: Conditioning) -> Figu
         tenth = 0.1 * measured.largest
         at = measured.count - measured.below_tenth
         curve.axhline(tenth, color=COLOURS[1], lw=1, ls="--")
-        curve.axvline(at, color=COLOURS[1], lw=1, ls=":")
+        curve.plot([at, at], [measured.resolution, tenth], color=COLOURS[1], lw=1, ls=":")
         curve.text(rank[-1], tenth, "0.1 × the largest", color=COLOURS[1], ha="right", va="bottom")
         curve.axhline(measured.resolution, color="grey", lw=1, ls=":")
-        curve.text(
-            rank[0],
-            measured.resolution,
-            "rounding of float64",
-            color="grey",
-            ha="left",
-            va="bottom",
-        )
-        curve.set(xlabel="rank", ylabel="singular value of A", xlim=(0, rank[-1]))
+        style = {"color": "grey", "ha": "right", "va": "bottom"}
+        curve.text(rank[-1], measured.resolution, "rounding of float64", **style)
+        curve.set(xlabel="rank", ylabel="singular value of A", xlim=(0, 1.01 * rank[-1]))
         curve.yaxis.set_major_locator(LogLocator(numticks=20))
         words.set_axis_off()
         said = (

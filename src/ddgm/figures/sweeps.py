@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ddgm.figures.style import COLOURS, MARKERS, STYLE, WIDTH
+from ddgm.figures.style import COLOURS, LINES, MARKERS, STYLE, WIDTH
 from ddgm.selection import lowest
 
 # How axes and legends write the parameters.
@@ -65,7 +65,8 @@ def sweep(
         panels = figure.subplots(len(levels), 3, squeeze=False, sharex=True, sharey="col")
         colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
         for row, chosen in zip(panels, levels, strict=True):
-            for value, colour, marker in zip(lines, colours, cycle(MARKERS), strict=False):
+            looks = zip(colours, cycle(MARKERS), cycle(LINES), strict=False)
+            for value, (colour, marker, dashes) in zip(lines, looks, strict=False):
                 part = points
                 for name, wanted in ((level, chosen), (line, value)):
                     part = part if name is None else part[part[name] == wanted]
@@ -74,7 +75,9 @@ def sweep(
                         part[abscissa],
                         part[f"{measure}_mean"],
                         yerr=part[f"{measure}_sem"],
-                        fmt=f"{marker}-",
+                        fmt=f"{marker}{dashes}",
+                        elinewidth=0.7,
+                        capsize=1.5,
                         ms=3,
                         lw=1,
                         color=colour,
@@ -99,6 +102,7 @@ def sweep(
         values = points[abscissa]
         if values.min() > 0 and values.max() >= 20 * values.min():
             panels[0, 0].set_xscale("log")
+        if panels[0, 0].get_xscale() == "log" or values.nunique() <= 6:
             for panel in panels[-1]:
                 panel.set_xticks(sorted(values.unique()), minor=False)
                 panel.xaxis.set_major_formatter("{x:g}")
@@ -110,7 +114,12 @@ def sweep(
         if line is not None:
             panels[0, 0].legend(frameon=False, fontsize=6)
         panels[0, 2].annotate(
-            "σ_y²", (1, noise_std**2), xycoords=("axes fraction", "data"), color="grey", va="bottom"
+            r"$\sigma_y^2$",
+            (1, noise_std**2),
+            xycoords=("axes fraction", "data"),
+            color="grey",
+            ha="right",
+            va="bottom",
         )
         return figure
 
