@@ -83,6 +83,10 @@ class Import:
         (`ddgm.contrast`) if None.
     invert : bool
         Whether what is dark in the network's images is bright in the views.
+    width : int or None
+        Lateral extent of the slab, in (binned) pixels. None: all that any ray crosses, since a
+        tilted view shows tissue beyond the field of view at no tilt; of grey values, as wide as the
+        detector.
     sections : (int, int) or None
         First section and one past the last one along the tilt axis, in binned pixels; all if None.
     """
@@ -94,11 +98,14 @@ class Import:
     values: str = "relative"
     gain: float | None = None
     invert: bool = False
+    width: int | None = None
     sections: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.depth < 1:
             raise SettingError("depth", self.depth, "must be at least 1 pixel")
+        if self.width is not None and self.width < 1:
+            raise SettingError("width", self.width, "must be at least 1 pixel")
         if self.binning < 1:
             raise SettingError("bin", self.binning, "must be at least 1 pixel")
         if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
@@ -227,7 +234,11 @@ def import_stack(
             f"{stack.path} has {views.count} views, and there are {len(angles)} angles: one for "
             "each is needed"
         )
-    geometry = TiltGeometry(settings.depth, views.detector, tuple(angles), views.detector)
+    width = settings.width
+    if width is None:
+        of_detector = settings.values == "grey"
+        width = views.detector if of_detector else _crossed(settings.depth, views.detector, angles)
+    geometry = TiltGeometry(settings.depth, width, tuple(angles), views.detector)
     stat = stack.path.stat()
     source = {
         "file": str(stack.path.absolute()),
@@ -334,6 +345,16 @@ def _write(
             file.add_label("ddgm")
     except OSError as error:
         raise DdgmError(f"{path}: could not be written ({error.strerror or error})") from error
+
+
+def _crossed(depth: int, detector: int, angles: Sequence[float]) -> int:
+    """Return how wide a slab is that no ray to the detector enters or leaves by its sides."""
+    steepest = math.radians(max(map(abs, angles)))
+    if steepest > math.radians(85):
+        raise DdgmError(
+            f"tilts of {math.degrees(steepest):g} degrees cross a slab of any width: give --width"
+        )
+    return math.ceil((detector + depth * math.sin(steepest)) / math.cos(steepest))
 
 
 class _Views:

@@ -16,14 +16,17 @@ from typer.testing import CliRunner
 
 from ddgm.cli import app, commands, main
 from ddgm.cli.common import attribute_help, parse_settings, read_range
-from ddgm.denoiser import load_denoiser
+from ddgm.denoiser import Normalisation, load_denoiser
 from ddgm.errors import DdgmError
 from ddgm.methods import METHODS
+from ddgm.mrc import export_stack
 from ddgm.patches import PatchSet
 from ddgm.reconstruction import Reconstruction
 from ddgm.sinograms import SinogramSet
+from ddgm.slab_simulation import simulate_series
 from ddgm.synthetic import make_volume, write_precomputed
 from ddgm.training_settings import TrainingSettings
+from ddgm.volume import create_volume
 
 WIDE = {"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}
 
@@ -264,3 +267,54 @@ def test_what_is_unknown_is_told(ddgm, tmp_path):
     assert "an archive of a, which is none of ddgm's" in ddgm("info", "other.npz", status=1)
     (tmp_path / "x.safetensors").write_bytes(os.urandom(64))
     assert "x.safetensors" in ddgm("info", "x.safetensors", status=1)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A small tilt series, and the same as a stack of views."""
+    folder = tmp_path_factory.mktemp("measured")
+    shape = (3, 32, 40)
+    volume = create_volume(
+        folder / "truth.zarr", shape, "uint8", axes="yzx", voxel_size=(16, 16, 16), origin=(0, 0, 0)
+    )
+    volume.array[:] = np.random.default_rng(0).integers(100, 160, shape)
+    series = simulate_series(
+        volume, folder / "stack.zarr", Normalisation(129.6, 33.2), views=9, noise_std=2.0, seed=0
+    )
+    export_stack(series, folder / "stack.mrc")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["stack.zarr", "-o", "stack.zarr"], "stack.zarr exists already; remove it"),
+        (["none.zarr", "-o", "x.zarr"], "there is no tilt series at none.zarr"),
+        (["stack.zarr", "-o", "x.zarr", "--set", "M=3"], "M = 3 is unknown; proximal takes N, c"),
+        (["stack.zarr", "-o", "x.zarr", "--set", "N"], "--set N: write a setting and its value"),
+        (["stack.zarr", "-o", "x.zarr", "--method", "ddrm"], "ddrm needs the eigenbasis"),
+        (["stack.zarr", "-o", "x.zarr", "--network", "none"], "network none: no such file"),
+        (["stack.zarr", "-o", "x.zarr", "--depth", "9"], "--depth goes with an MRC stack"),
+        (["stack.zarr", "-o", "x.zarr", "--export", "x.tif"], "x.tif: export to .mrc, .ome.zarr"),
+        (["stack.mrc", "-o", "x.zarr"], "stack.mrc: give the thickness of the slab with --depth"),
+        (
+            ["stack.mrc", "-o", "x.zarr", "--depth", "512", "--pixel-size", "2"],
+            "stack.mrc has pixels of 2 nm, and the network knows images of 16 nm: --bin 8",
+        ),
+        (
+            ["stack.mrc", "-o", "x.zarr", "--depth", "512", "--angles", "none.tlt"],
+            "angles none.tlt: cannot be read",
+        ),
+        (
+            ["stack.mrc", "-o", "x.zarr", "--depth", "512", "--values", "grey", "--bin", "3"],
+            "stack.mrc has pixels of 48 nm",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_measurement_is_told_before_any_work(
+    ddgm, measured, tmp_path, arguments, complaint
+):
+    for path in measured.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    assert complaint in ddgm("reconstruct", *arguments, status=1)
+    assert not [each for each in tmp_path.glob("x.*") if "series" not in each.name]

@@ -162,6 +162,7 @@ def test_gain_and_offsets_are_found(tmp_path, clean, values, invert):
     found = series.array.attrs["source"]["gain_found"]
     assert found == pytest.approx(GREY.std / 0.002, rel=0.1)
     check_contrast(series, GREY)
+    assert series.geometry.width == 404  # (160 + 48 sin 60°) / cos 60°
     operator = make_operator(series.geometry, fused=False)
     data = normalise_measurement(operator, torch.from_numpy(series.read(0, 16)), GREY).numpy()
     expected = noisy - noisy.mean(axis=(0, 2), keepdims=True)

@@ -98,6 +98,16 @@ def reconstruct(
             min=0, help="Thickness of the slab, nm; needed.", rich_help_panel=STACK, metavar="NM"
         ),
     ] = None,
+    width: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Lateral extent to reconstruct, nm.",
+            show_default="all that any ray crosses; of values grey, the detector's",
+            rich_help_panel=STACK,
+            metavar="NM",
+        ),
+    ] = None,
     pixel_size: Annotated[
         float | None,
         typer.Option(
@@ -225,6 +235,7 @@ def reconstruct(
             angles,
             {
                 "depth": depth,
+                "width": width,
                 "pixel_size": pixel_size,
                 "binning": binning,
                 "tilt_axis": tilt_axis,
@@ -275,15 +286,20 @@ def _tilt_series(
         if settings["depth"] is None:
             raise DdgmError(f"{source}: give the thickness of the slab with --depth, in nanometres")
         size = settings["pixel_size"] or (stack.pixel_size or [None])[0]
-        pixels = 1  # without a size, the import says what is missing
+        in_pixels = {"depth": 1}  # without a size, the import says what is missing
         if size is not None:
-            _check_pixel_size(size * settings["binning"], card, str(source), size)
-            pixels = max(1, round(settings["depth"] / (size * settings["binning"])))
+            pixel = size * settings["binning"]
+            _check_pixel_size(pixel, card, str(source), size)
+            in_pixels = {
+                name: max(1, round(settings[name] / pixel))
+                for name in ("depth", "width")
+                if settings[name] is not None
+            }
         series = import_stack(
             stack,
             output.with_name(output.name.removesuffix(".zarr") + ".series.zarr"),
             read_angles(found),
-            Import(**{**settings, "depth": pixels}),
+            Import(**{**settings, **in_pixels}),
             card.normalisation,
             progress=show_progress(),
         )
