@@ -37,7 +37,7 @@ VALUES = ("relative", "intensity", "grey")
 ANGSTROM = 0.1  # nm
 _CHUNK = 8  # sections of a chunk of the tilt series
 _BLOCK_BYTES = 128 * 2**20
-_SECTIONS_FOR_GAIN = 4 * _CHUNK
+_SECTIONS_FOR_GAIN = 8 * _CHUNK
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def export_stack(series: TiltSeries, path: Path | str, *, progress: bool = False
     views, detector = series.geometry.sinogram_shape
     size = (series.voxel_size[2], series.voxel_size[0], series.voxel_size[2])
     _write(path, (views, series.sections, detector), 2, size, series, progress)
-    angles = "".join(f"{angle:.6f}\n" for angle in series.geometry.angles)
+    angles = "".join(f"{angle!r}\n" for angle in series.geometry.angles)
     Path(path).with_suffix(".tlt").write_text(angles, encoding="ascii")
 
 
@@ -365,17 +365,20 @@ class _Views:
         data = stack.data if settings.tilt_axis == "y" else stack.data.transpose(0, 2, 1)
         self._data = data
         self.count = data.shape[0]
-        whole, self.detector = data.shape[1] // settings.binning, data.shape[2] // settings.binning
-        if not (whole and self.detector):
+        self.whole, self.detector = (
+            data.shape[1] // settings.binning,
+            data.shape[2] // settings.binning,
+        )
+        if not (self.whole and self.detector):
             raise SettingError(
                 "bin", settings.binning, f"leaves nothing of {data.shape[1:]} pixels"
             )
-        chosen: tuple[int, int] = settings.sections or (0, whole)
+        chosen: tuple[int, int] = settings.sections or (0, self.whole)
         self.first, self.stop = chosen
-        if not 0 <= self.first < self.stop <= whole:
+        if not 0 <= self.first < self.stop <= self.whole:
             raise DdgmError(
-                f"{stack.path}: sections {self.first} to {self.stop} (excluded) of {whole} were "
-                "asked for"
+                f"{stack.path}: sections {self.first} to {self.stop} (excluded) of {self.whole} "
+                "were asked for"
             )
         self.pixel_size = settings.binning * _pixel_size(stack, settings)
         # Along the tilt axis in one piece where the file allows: else each block reads all of it.
@@ -386,9 +389,13 @@ class _Views:
         return self.stop - self.first
 
     def read(self, first: int, stop: int) -> NDArray[np.float32]:
-        """Return sinograms (section, view, detector) of sections counted from the first one."""
-        edge, start = self.settings.binning, self.first
-        rows = slice((start + first) * edge, (start + stop) * edge)
+        """Return sinograms (section, view, detector) of sections counted from the first wanted."""
+        return self.read_anywhere(self.first + first, self.first + stop)
+
+    def read_anywhere(self, first: int, stop: int) -> NDArray[np.float32]:
+        """Return sinograms (section, view, detector) of sections of the whole stack."""
+        edge = self.settings.binning
+        rows = slice(first * edge, stop * edge)
         block = np.asarray(self._data[:, rows, : self.detector * edge], dtype=np.float32)
         block = block.reshape(self.count, stop - first, edge, self.detector, edge).mean(axis=(2, 4))
         if self.settings.values == "intensity":
@@ -501,23 +508,23 @@ def _import(
 
 
 def _means(views: _Views, progress: bool) -> NDArray[np.float32]:
-    """Return the mean of each view, (views, 1)."""
+    """Return the mean of each view, (views, 1): of all of it, whatever sections are wanted."""
     sums = np.zeros(views.count)
-    starts = range(0, len(views), views.block)
+    starts = range(0, views.whole, views.block)
     for first in tqdm(starts, desc="means of the views", unit="block", disable=not progress):
-        block = views.read(first, min(first + views.block, len(views)))
+        block = views.read_anywhere(first, min(first + views.block, views.whole))
         sums += block.sum(axis=(0, 2), dtype=np.float64)
-    mean: NDArray[np.float32] = (sums / (len(views) * views.detector)).astype(np.float32)[:, None]
+    mean: NDArray[np.float32] = (sums / (views.whole * views.detector)).astype(np.float32)[:, None]
     return mean
 
 
 def _found_gain(views: _Views, geometry: TiltGeometry, normalisation: Normalisation) -> float:
-    """Return the gain from some sections, spread evenly."""
-    count = min(len(views), _SECTIONS_FOR_GAIN)
+    """Return the gain from some sections of the whole stack, spread evenly."""
+    count = min(views.whole, _SECTIONS_FOR_GAIN)
     parts = -(-count // _CHUNK)
-    starts = np.linspace(0, max(0, len(views) - _CHUNK), parts).astype(int).tolist()
+    starts = np.linspace(0, max(0, views.whole - _CHUNK), parts).astype(int).tolist()
     sample = np.concatenate(
-        [views.read(first, min(first + _CHUNK, len(views))) for first in starts]
+        [views.read_anywhere(first, min(first + _CHUNK, views.whole)) for first in starts]
     )
     gain = view_gain(torch.from_numpy(sample), geometry, views.pixel_size)
     # To few digits, so that a run that goes on finds the same.
