@@ -164,8 +164,9 @@ const fill = (side, from, to, part) => {
   side.change.emit()
 }
 const describe = (label) => {
+  const end = (number + 1) * left.data.grey[0].length
   const absent = overlay.labels.filter((name, index) =>
-    overlay.active.includes(index) && label > 0 && !stacks[name][label].length)
+    overlay.active.includes(index) && label > 0 && stacks[name][label].length < end)
   return [labels[label], texts[label][number], ...absent.map((name) => `no ${name}`)].join("   ")
 }
 fill(left, first, next, share)

@@ -25,7 +25,7 @@ def page(chromium, images, tmp_path_factory):
     mse = [np.square(each - truth).mean(axis=(1, 2)) for each in (blurred, near)]
     methods = [
         Shown("Algebraic", blurred[:2], {"MSE": mse[0][:2]}),
-        Shown("<DDGM>", near, {"MSE": mse[1]}, {"uncertainty": np.full_like(near, 0.2)}),
+        Shown("<DDGM>", near, {"MSE": mse[1]}, {"uncertainty": np.full_like(near[:2], 0.2)}),
     ]
     path = tmp_path_factory.mktemp("viewer") / "viewer.html"
     path.write_text(viewer(truth, methods, voxel_size=16, title="made & small"), encoding="utf-8")
@@ -172,6 +172,9 @@ def test_error_and_uncertainty_are_laid_over_the_image(page, images):
     assert title(page, "left").endswith("no uncertainty")
     page.keyboard.press("ArrowRight")
     assert "no uncertainty" not in title(page, "left")
+    page.evaluate("Bokeh.documents[0].get_model_by_name('image').active = 2")
+    assert title(page, "left").endswith("no uncertainty")
+    page.evaluate("Bokeh.documents[0].get_model_by_name('image').active = 0")
     np.testing.assert_allclose(grey(page, kind="uncertainty"), 0.2 / top * 255, atol=1)
     page.keyboard.press("e")
     page.keyboard.press("u")
