@@ -143,13 +143,20 @@ def count_evaluations(config):
     """Return evaluations of the network, on one image, by rule."""
     training = config["training"]
     counts = {"train": TRAINING_COST * training["steps"] * training["batch"]}
-    test, validation = config["patches"]["test"], config["patches"]["validation"]
-    rows = [*config["table_1"], config["prior"]["method"]]
-    methods = config["methods"]
+    images, methods = config["patches"], config["methods"]
     each = {row: cost(methods[row]["method"], settings_of(methods[row])) for row in methods}
-    counts["reconstruct"] = sum(each[row] * (methods[row].get("images") or test) for row in rows)
+    compared = {*config["table_1"], *config["comparison"]["methods"]}
+    sets = [
+        ("test", compared),
+        ("validation", {config[key]["method"] for key in ("prior", "more")}),
+    ]
+    counts["reconstruct"] = sum(
+        each[row] * (methods[row].get("images") or images[name])
+        for name, rows in sets
+        for row in rows
+    )
     for name, sweep in sweeps_of(config).items():
-        counts[f"sweep_{name}_point"] = (sweep.images or validation) * sum(
+        counts[f"sweep_{name}_point"] = (sweep.images or images["validation"]) * sum(
             cost(sweep.method, sweep.settings(point)) for point in sweep.points
         )
     slab = config["slab"]
