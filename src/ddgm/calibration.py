@@ -218,3 +218,67 @@ def mean_of_samples(scored: Scored) -> pd.DataFrame:
             for count in counts
         ]
     )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is known of a method's spread on test images.
+
+    Attributes
+    ----------
+    curve : DataFrame
+        What `calibration_curve` returns, for the deviations as they are and, where the column
+        recalibrated says so, times `factor`.
+    shares : DataFrame
+        What `coverage` returns, likewise.
+    means : DataFrame
+        What `mean_of_samples` returns.
+    summary : dict
+        images, samples; dispersion and factor, that of the validation images, with their standard
+        errors; correlation, of Spearman, the mean over images, with its standard error; rms_error
+        and rms_predicted.
+    """
+
+    curve: pd.DataFrame
+    shares: pd.DataFrame
+    means: pd.DataFrame
+    summary: dict[str, float]
+
+
+def calibrate(test: Scored, validation: Scored) -> Calibration:
+    """Judge deviations on test images, as they are and times a factor from validation images.
+
+    The factor is the `dispersion` of the validation images: with it, errors and deviations of these
+    have the same mean square. Whether it holds for others, the test images say.
+    """
+    factor, factor_se = dispersion(validation)
+    ratio, ratio_se = dispersion(test)
+    correlation = rank_correlation(test)
+    settings = ((False, 1.0), (True, factor))
+    return Calibration(
+        curve=pd.concat(
+            [
+                calibration_curve(test, times).assign(recalibrated=changed)
+                for changed, times in settings
+            ],
+            ignore_index=True,
+        ),
+        shares=pd.concat(
+            [coverage(test, times).assign(recalibrated=changed) for changed, times in settings],
+            ignore_index=True,
+        ),
+        means=mean_of_samples(test),
+        summary={
+            "images": len(test.error),
+            "samples": test.samples,
+            "rms_error": float(np.sqrt(np.square(test.error).mean())),
+            "rms_predicted": float(np.sqrt(np.square(test.predicted).mean())),
+            "dispersion": ratio,
+            "dispersion_se": ratio_se,
+            "validation_images": len(validation.error),
+            "factor": factor,
+            "factor_se": factor_se,
+            "correlation": float(correlation.mean()),
+            "correlation_se": float(correlation.std(ddof=1) / np.sqrt(len(correlation))),
+        },
+    )
