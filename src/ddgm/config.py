@@ -134,6 +134,7 @@ def check_meaning(config: Mapping[str, Any]) -> None:
     _check_network(config, evaluation)
     check = _method_check(config)
     _check_methods(config, check)
+    _check_uncertainty(config)
     _check_sweeps(config, check)
     _check_slab(config, evaluation)
 
@@ -348,6 +349,30 @@ def _check_prior(config: Mapping[str, Any]) -> None:
                 f"config: {key} = {shown}: only {made} are made (patches.validation, "
                 f"methods.{method}.images)"
             )
+
+
+def _check_uncertainty(config: Mapping[str, Any]) -> None:
+    wanted, methods = config["uncertainty"], config["methods"]
+    for key in ("methods", "beside"):
+        for name in wanted["methods"] if key == "methods" else [wanted["beside"]]:
+            _check_name(f"uncertainty.{key}", name, "methods", methods)
+    for name in wanted["methods"]:
+        kind = methods[name]["method"]
+        if kind == "generation" or not _method_class(kind).needs_network:
+            raise DdgmError(
+                f"config: uncertainty.methods names {name!r}: runs of {kind} on one measurement "
+                "tell nothing of it; take a random method that reconstructs"
+            )
+    besides, test = methods[wanted["beside"]].get("images"), config["patches"]["test"]
+    for key, limit, why in (
+        ("test", test, "patches.test"),
+        ("test", besides or test, f"methods.{wanted['beside']}.images"),
+        ("validation", config["patches"]["validation"], "patches.validation"),
+        ("runs", wanted["samples"], "uncertainty.samples"),
+        ("shown", wanted["test"], "uncertainty.test"),
+    ):
+        if wanted[key] > limit:
+            raise DdgmError(f"config: uncertainty.{key} = {wanted[key]}: at most {why} = {limit}")
 
 
 def _check_network(config: Mapping[str, Any], evaluation: _Part) -> None:

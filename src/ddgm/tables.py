@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from ddgm.sweep_tables import describe
 
 if TYPE_CHECKING:
     from ddgm.blind import BlindChoice
+    from ddgm.calibration import Calibration
     from ddgm.selection import Choice
 
 
@@ -269,6 +271,115 @@ def _blind_choices(table: pd.DataFrame) -> list[tuple[str, ...]]:
         for _, row in table.iterrows()
     ]
     return [head, *lines]
+
+
+def uncertainty(calibrations: Mapping[str, Calibration]) -> pd.DataFrame:
+    """Summarise what the spread of runs says of their error, one row a method.
+
+    Parameters
+    ----------
+    calibrations : mapping
+        What `ddgm.calibration.calibrate` returned for each method, by its label.
+
+    Returns
+    -------
+    DataFrame
+        Columns method; those of `Calibration.summary`; share_1, share_2 and their standard errors,
+        as they are and with the ending _recalibrated; expected_1 and expected_2, those of Student's
+        t; mse_<runs> and mse_limit with standard errors over images.
+    """
+    return pd.DataFrame(
+        [
+            {"method": label, **each.summary, **_shares(each.shares), **_errors(each.means)}
+            for label, each in calibrations.items()
+        ]
+    )
+
+
+def _shares(shares: pd.DataFrame) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for _, row in shares[shares["deviations"].isin([1, 2])].iterrows():
+        name = f"share_{row['deviations']:g}"
+        ending = "_recalibrated" if row["recalibrated"] else ""
+        found |= {name + ending: row["share"], f"{name}_se{ending}": row["share_se"]}
+        found[f"expected_{row['deviations']:g}"] = row["expected"]
+    return found
+
+
+def _errors(means: pd.DataFrame) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for count in means["samples"].unique():
+        name = f"mse_{count:g}" if math.isfinite(count) else "mse_limit"
+        mse = means.loc[means["samples"] == count, "mse"]
+        found |= {name: mse.mean(), f"{name}_se": mse.sem()}
+    return found
+
+
+_SPREAD_NOTE = (
+    "Factors are those of validation images; mean ± standard error over test images; expected are "
+    "the shares of a truth that is one more run; MSE for ∞ runs is extrapolated."
+)
+
+
+def uncertainty_to_markdown(calibrations: Mapping[str, Calibration]) -> str:
+    """Return what `uncertainty` returns as two Markdown tables, of the spread and of the means."""
+    spread, means = (
+        _markdown([[cell.replace("|", r"\|") for cell in line] for line in lines])
+        for lines in (_spread(calibrations), _means(calibrations))
+    )
+    return f"{spread}\n{means}\n{_SPREAD_NOTE}\n"
+
+
+def uncertainty_to_html(calibrations: Mapping[str, Calibration]) -> str:
+    """Return the same as a page of HTML."""
+    tables = {}
+    for heading, lines in (
+        ("Deviation and error", _spread(calibrations)),
+        ("Error of the mean of several runs", _means(calibrations)),
+    ):
+        tables[heading] = pd.DataFrame(lines[1:], columns=list(lines[0]), dtype=object)
+    return page_of_tables(tables, "Uncertainty", _SPREAD_NOTE)
+
+
+def _spread(calibrations: Mapping[str, Calibration]) -> list[tuple[str, ...]]:
+    table = uncertainty(calibrations)
+    head = ("method", "images", "runs", "RMS error", "predicted", "error / predicted")
+    spread: list[tuple[str, ...]] = [(*head, "correlation", "within 1", "within 2", "expected")]
+    for _, row in table.iterrows():
+        label = str(row["method"])
+        for times, ending in ((1.0, ""), (row["factor"], "_recalibrated")):
+            shares = [
+                f"{row[f'share_{k}{ending}']:.1%} ± {row[f'share_{k}_se{ending}']:.1%}"
+                for k in (1, 2)
+            ]
+            spread.append(
+                (
+                    f"{label}, deviation × {times:.2f}" if ending else label,
+                    f"{row['images']:g}",
+                    f"{row['samples']:g}",
+                    f"{row['rms_error']:.3f}",
+                    f"{times * row['rms_predicted']:.3f}",
+                    f"{row['dispersion'] / times:.2f} ± {row['dispersion_se'] / times:.2f}",
+                    f"{row['correlation']:.2f} ± {row['correlation_se']:.2f}",
+                    *shares,
+                    f"{row['expected_1']:.1%}, {row['expected_2']:.1%}",
+                )
+            )
+    return spread
+
+
+def _means(calibrations: Mapping[str, Calibration]) -> list[tuple[str, ...]]:
+    counts = sorted({count for each in calibrations.values() for count in each.means["samples"]})
+    means: list[tuple[str, ...]] = [
+        ("MSE of the mean of", *(f"{count:g}" if count < math.inf else "∞" for count in counts))
+    ]
+    for label, each in calibrations.items():
+        cells = [label]
+        for count in counts:
+            mse = each.means.loc[each.means["samples"] == count, "mse"]
+            cells.append(f"{mse.mean():.4f} ± {mse.sem():.4f}" if len(mse) else "–")
+        means.append(tuple(cells))
+    return means
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -287,6 +287,18 @@ def test_a_name_of_a_method_that_cannot_be_a_file_is_refused(config):
             {"methods.ddgm.images": 5},
             ["more.images = 8", "only 5 are made", "methods.ddgm.images"],
         ),
+        ({"uncertainty.methods": ["absent"]}, ["uncertainty.methods", "'absent'", "ddgm_50"]),
+        ({"uncertainty.methods": ["algebraic"]}, ["uncertainty.methods names 'algebraic'"]),
+        ({"uncertainty.methods": ["generation"]}, ["uncertainty.methods names 'generation'"]),
+        ({"uncertainty.beside": "absent"}, ["uncertainty.beside", "'absent'", "ddgm_50"]),
+        ({"uncertainty.test": 17}, ["uncertainty.test = 17", "patches.test = 16"]),
+        ({"uncertainty.validation": 9}, ["uncertainty.validation = 9", "patches.validation = 8"]),
+        ({"uncertainty.runs": 9}, ["uncertainty.runs = 9", "uncertainty.samples = 8"]),
+        ({"uncertainty.shown": 13}, ["uncertainty.shown = 13", "uncertainty.test = 12"]),
+        (
+            {"methods.algebraic.images": 8},
+            ["uncertainty.test = 12", "methods.algebraic.images = 8"],
+        ),
         ({"training.validate_every": 451}, ["training.validate_every = 451", "steps = 450"]),
         (
             {"training.devices": 16, "patches.validation": 8},

@@ -306,7 +306,8 @@ def test_a_slurm_that_does_not_answer_is_nothing_to_a_run_without_it(checkout, t
 
 
 def test_every_rule_says_what_a_cluster_and_a_reader_need(checkout):
-    on_gpus = {"train", "eigenbasis", "reconstruct", "reconstruct_volume", "sweep_{sweep}_point"}
+    on_gpus = {"train", "eigenbasis", "posterior", "reconstruct", "reconstruct_volume"}
+    on_gpus |= {"sweep_{sweep}_point"}
     costly = on_gpus | {"download", "simulate_slab", "statistics"}
     seen = set()
     for path in (checkout.root / "workflow" / "rules").glob("*.smk"):
@@ -320,7 +321,10 @@ def test_every_rule_says_what_a_cluster_and_a_reader_need(checkout):
                 wanted -= {"mem_mb=", "runtime="}  # runs where Snakemake does
             if re.search(r"\*\*(training_nodes|volume_workers)\(", text):
                 wanted -= {"mem_mb=", "gpu="}  # these say so
-            if name not in ("paper", "sweeps", "volume") and "impossible(" not in text:
+            if (
+                name not in ("paper", "sweeps", "uncertainty", "volume")
+                and "impossible(" not in text
+            ):
                 assert [word for word in wanted if word not in text] == [], f"{path.name}: {name}"
     assert costly <= seen
 

@@ -219,4 +219,4 @@ for number, (sweep, only) in SWEEP_FIGURES.items():
             "../scripts/sweep.py"
 
 
-FIGURES = [number for number in range(1, 17) if number not in {3, *UNDRAWN}]
+FIGURES = [number for number in range(1, 17) if number not in UNDRAWN]

@@ -5,6 +5,7 @@ rule paper:
         rules.table_1.output,
         expand(f"{RESULTS}/figures/figure_{{number}}.pdf", number=FIGURES),
         rules.sweeps.input,
+        rules.uncertainty.input,
         rules.training_curve.output if GIVEN_NETWORK is None else [],
         rules.volume.input if HAS_SLAB else [],
         PAGES,

@@ -11,7 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ddgm.figures.style import COLOURS, LINES, MARKERS, STYLE, scale_bar, show
+from ddgm.figures.style import (
+    COLOURS,
+    LINES,
+    MARKERS,
+    STYLE,
+    WIDTH,
+    grey_limits,
+    scale_bar,
+    show,
+)
 
 MARK = COLOURS[1]
 
@@ -47,10 +56,10 @@ def several_runs(
         shown = [("truth", truth), ("algebraic", algebraic)]
         shown += [(f"run {at + 1}", runs[:, at]) for at in range(runs.shape[1])]
         count, columns = len(truth), len(shown)
-        figure = Figure(figsize=(7.0, count * 7.0 / columns + 0.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, count * WIDTH / columns + 0.2), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr, call-arg]
         panels = figure.subplots(count, columns, squeeze=False)
-        low, high = np.percentile(truth, [0.5, 99.5])
+        low, high = grey_limits(truth)
         for row, line in enumerate(panels):
             for panel, (title, images) in zip(line, shown, strict=True):
                 show(panel, images[row], low, high)
@@ -89,9 +98,9 @@ def uncertainty_maps(
     error = np.abs(mean - truth)
     with mpl.rc_context(STYLE):
         count = len(truth)
-        figure = Figure(figsize=(7.0, 1.4 * count + 0.75), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.4 * count + 0.75), layout="constrained")
         panels = figure.subplots(count, 5, squeeze=False)
-        low, high = np.percentile(truth, [0.5, 99.5])
+        low, high = grey_limits(truth)
         most = float(np.percentile(error, 99.5))
         # At least 3: noise alone would fill the scale otherwise.
         reach = max(3.0, float(np.percentile(np.abs(consistency), 99.9)))
@@ -104,7 +113,7 @@ def uncertainty_maps(
         ]
         for column, (title, images, scale) in enumerate(maps):
             for row in range(count):
-                panels[row, column].imshow(images[row], interpolation="nearest", **scale)
+                panels[row, column].imshow(images[row], **scale)
                 panels[row, column].set(xticks=[], yticks=[])
                 panels[row, column].spines[:].set_visible(False)
             panels[0, column].set_title(title)
@@ -121,7 +130,7 @@ def uncertainty_maps(
                 aspect=16 if last - first == 1 else 24,
                 pad=0.02,
                 label=label,
-            ).outline.set_visible(False)  # type: ignore[operator]
+            ).outline.set_visible(False)
         scale_bar(panels[0, 0], voxel_size)
         return figure
 
@@ -140,7 +149,7 @@ def calibration(
         method.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 2.7), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
         curve, share, mean = figure.subplots(1, 3)
         for at, (label, rows) in enumerate(curves):
             colour, marker = COLOURS[1 + at % 4], MARKERS[at % 5]
@@ -203,7 +212,9 @@ def calibration(
                 lw=1,
                 color=colour,
             )
-            mean.axhline(points.loc[np.inf, "mean"], color=colour, lw=0.8, ls=LINES[1])
+            mean.axhline(
+                rows.loc[np.isinf(rows["samples"]), "mse"].mean(), color=colour, lw=0.8, ls=LINES[1]
+            )
         mean.set_xscale("log", base=2)
         mean.xaxis.set_major_formatter("{x:g}")
         mean.set(xlabel="runs", ylabel="MSE of their mean", ylim=(0, None))
