@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm, spearmanr, t
+from scipy.special import ndtr, stdtr
 
 from ddgm.errors import DdgmError
 
@@ -175,8 +175,8 @@ def coverage(
                 "deviations": float(multiple),
                 "share": shares.mean(),
                 "share_se": shares.std(ddof=1) / np.sqrt(len(shares)),
-                "gaussian": 1 - 2 * norm.sf(multiple),
-                "expected": 1 - 2 * t.sf(multiple, scored.samples - 1),
+                "gaussian": 1 - 2 * ndtr(-multiple),
+                "expected": 1 - 2 * stdtr(scored.samples - 1, -multiple),
             }
         )
     return pd.DataFrame(rows)
@@ -184,12 +184,11 @@ def coverage(
 
 def rank_correlation(scored: Scored) -> NDArray[np.float64]:
     """Return Spearman's correlation of predicted deviation and absolute error, (count,)."""
-    return np.array(
-        [
-            spearmanr(std.ravel(), np.abs(error).ravel()).statistic
-            for std, error in zip(scored.std, scored.error, strict=True)
-        ]
-    )
+    tables = [
+        pd.DataFrame({"std": std.ravel(), "error": np.abs(error).ravel()})
+        for std, error in zip(scored.std, scored.error, strict=True)
+    ]
+    return np.array([table.corr("spearman").loc["std", "error"] for table in tables])
 
 
 def mean_of_samples(scored: Scored) -> pd.DataFrame:
