@@ -19,7 +19,7 @@ from ddgm.errors import DdgmError
 from ddgm.geometry import TiltGeometry
 from ddgm.mrc import is_mrc, open_mrc
 from ddgm.precomputed import read_info
-from ddgm.pretrained import network_path, pretrained_names
+from ddgm.pretrained import FOLDER, network_path, pretrained_names
 from ddgm.tilt_series import DIMENSIONS, open_tilt_series
 from ddgm.volume import open_array, open_volume
 
@@ -129,7 +129,7 @@ def _volume(path: Path) -> Description:
         settings = ", ".join(f"{key}={value}" for key, value in method.items() if key != "name")
         facts |= {
             "method": f"{method['name']} ({settings})",
-            "network": made["network"][0] if made["network"] else "none",
+            "network": _name(made["network"][0]) if made["network"] else "none",
             "noise": "not used" if made["noise_std"] is None else f"σ_y = {made['noise_std']:.4g}",
             "seed": made["seed"],
         }
@@ -144,6 +144,12 @@ def _volume(path: Path) -> Description:
     if source:
         facts["source"] = source
     return Description("volume", facts)
+
+
+def _name(network: str) -> str:
+    """Return the name of a network in the box, or the path of another one."""
+    path = Path(network)
+    return path.stem if path.stem in pretrained_names() and path.parent == FOLDER else network
 
 
 def _unfinished(path: Path) -> Description:
