@@ -17,6 +17,7 @@ LIGHT = (
     "run_times",
     "select_settings",
     "selected",
+    "sweep",
     "synthesize",
     "table_1",
     "training_curve",

@@ -203,7 +203,6 @@ for number, (sweep, only) in SWEEP_FIGURES.items():
         input:
             rows=f"{RESULTS}/sweeps/{sweep}.parquet",
             points=points_of(sweep),
-            sinograms=f"{RESULTS}/sinograms/validation.npz",
         output:
             **figure(number, " ".join([f"Sweep {sweep}", *(f"{k} = {v}" for k, v in only.items())])),
         log:
@@ -213,6 +212,7 @@ for number, (sweep, only) in SWEEP_FIGURES.items():
             "../../envs/ddgm.yaml"
         params:
             parameters=SWEEPS[sweep].parameters,
+            noise_std=config["measurement"]["noise_std"],
             only=only,
             library=code_of("figures/style", "figures/sweeps", "selection", script="sweep"),
         script:

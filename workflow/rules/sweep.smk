@@ -64,7 +64,6 @@ for sweep in SWEEPS:
         input:
             rows=f"{RESULTS}/sweeps/{sweep}.parquet",
             points=points_of(sweep),
-            sinograms=f"{RESULTS}/sinograms/validation.npz",
         output:
             **drawn(f"sweep_{sweep}", "Sweeps", "sweep", shows=f"Sweep {sweep}"),
         log:
@@ -74,6 +73,7 @@ for sweep in SWEEPS:
             "../../envs/ddgm.yaml"
         params:
             parameters=SWEEPS[sweep].parameters,
+            noise_std=config["measurement"]["noise_std"],
             library=code_of("figures/style", "figures/sweeps", "selection", script="sweep"),
         script:
             "../scripts/sweep.py"

@@ -7,7 +7,6 @@ from ddgm.console import session
 from ddgm.errors import DdgmError
 from ddgm.figures import save_figure, sweep
 from ddgm.selection import failed_points, finished_points
-from ddgm.sinograms import SinogramSet
 from ddgm.sweep_tables import describe
 
 with session(snakemake.log[0]):
@@ -31,7 +30,7 @@ with session(snakemake.log[0]):
     figure = sweep(
         finished_points(rows),
         snakemake.params.parameters,
-        noise_std=SinogramSet.load(snakemake.input.sinograms).noise_std,
+        noise_std=snakemake.params.noise_std,
         only=snakemake.params.get("only"),
     )
     save_figure(figure, snakemake.output.pdf, snakemake.output.png)
