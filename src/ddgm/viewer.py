@@ -21,6 +21,7 @@ from bokeh.models import (
     CustomJSTickFormatter,
     Div,
     GlobalInlineStyleSheet,
+    InlineStyleSheet,
     LinearColorMapper,
     Metric,
     RadioButtonGroup,
@@ -172,7 +173,7 @@ const describe = (label) => {
 fill(left, first, next, share)
 fill(right, compared.active, compared.active, 0)
 left_title.text = wiped && share > 0
-  ? `${describe(next)}  |  ${describe(first)}` : describe(share < 0.5 ? first : next)
+  ? `${labels[next]}  |  ${labels[first]}` : describe(share < 0.5 ? first : next)
 right_title.text = describe(compared.active)
 method.active = Number.isInteger(at) ? at : null
 border.visible = wiped && share > 0
@@ -283,7 +284,9 @@ def _document(
         panels[_SIDES[index % 2]].add_layout(bar, "below")
 
     wide: Any = {"width": _SIDE, "margin": (5, 5, 5, 5)}
-    method = RadioButtonGroup(labels=labels, active=1, name="method", **wide)
+    wrapped = InlineStyleSheet(css=".bk-btn-group { flex-wrap: wrap }")
+    many: Any = {"labels": labels, "stylesheets": [wrapped], **wide}
+    method = RadioButtonGroup(active=1, name="method", **many)
     slider = Slider(
         start=0,
         end=len(labels) - 1,
@@ -294,7 +297,7 @@ def _document(
         name="slider",
         **wide,
     )
-    compared = RadioButtonGroup(labels=labels, active=0, name="compared", **wide)
+    compared = RadioButtonGroup(active=0, name="compared", **many)
     opacity = Slider(
         start=0, end=1, value=1, step=0.05, title="opacity of error and uncertainty", **wide
     )
@@ -369,7 +372,7 @@ def _panel(
         name=f"{side}_panel",
     )
     panel.axis.visible = panel.grid.visible = False
-    panel.title.text_font_size = "15px"
+    panel.title.text_font_size = "14px"
     for kind in kinds:
         panel.image(
             kind,

@@ -68,7 +68,7 @@ rule run_times:
 
 # No part of the report, which holds pages as addresses, and Chromium takes none above 2 MB.
 rule viewer:
-    """A page to look at test images: truth and methods under one slider, with their errors."""
+    """A page to look at test images: truth and methods under one slider, error and uncertainty."""
     input:
         patches=f"{RESULTS}/patches/test.npz",
         statistics=f"{RESULTS}/statistics.json",
@@ -76,6 +76,7 @@ rule viewer:
             f"{RESULTS}/reconstructions/test/{{method}}.npz",
             method=config["comparison"]["methods"],
         ),
+        posteriors=posteriors_of("test"),
     output:
         f"{RESULTS}/viewer.html",
     log:
@@ -86,8 +87,9 @@ rule viewer:
     params:
         title=f"{config['run']}: test images",
         labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
+        sampled=[config["methods"][name]["label"] for name in UNCERTAINTY["methods"]],
         images=config["viewer"]["images"],
-        library=code_of("evaluation", "metrics", "viewer", script="viewer"),
+        library=code_of("evaluation", "metrics", "posterior", "viewer", script="viewer"),
     script:
         "../scripts/viewer.py"
 

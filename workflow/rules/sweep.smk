@@ -181,6 +181,6 @@ if BLIND_SWEEPS:
 rule sweeps:
     """All sweeps with their figures, the settings they select, and those chosen blindly."""
     input:
-        expand(f"{RESULTS}/figures/sweep_{{sweep}}.pdf", sweep=SWEEPS),
-        f"{RESULTS}/tables/selected.md" if SELECTIONS else [],
-        f"{RESULTS}/tables/blind.md" if BLIND_SWEEPS else [],
+        expand(f"{RESULTS}/figures/sweep_{{sweep}}.{{ending}}", sweep=SWEEPS, ending=["pdf", "png"]),
+        rules.select.output if SELECTIONS else [],
+        rules.blind.output if BLIND_SWEEPS else [],

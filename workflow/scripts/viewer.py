@@ -3,19 +3,30 @@ from pathlib import Path
 from ddgm.console import session
 from ddgm.evaluation import evaluate
 from ddgm.patches import PatchSet
+from ddgm.posterior import Posterior
 from ddgm.reconstruction import Reconstruction
 from ddgm.statistics import load_statistics
 from ddgm.viewer import Shown, viewer
 
 with session(snakemake.log[0]):
-    params, shown = snakemake.params, slice(snakemake.params.images)
+    params, first = snakemake.params, slice(snakemake.params.images)
     patches = PatchSet.load(snakemake.input.patches)
     truth = patches.normalised(load_statistics(snakemake.input.statistics))
-    methods = []
-    for label, path in zip(params.labels, snakemake.input.reconstructions, strict=True):
-        made = Reconstruction.load(path)
-        metrics = evaluate(made, truth)[shown]
+
+    def shown(label, made, **overlays):
+        metrics = evaluate(made, truth)[first]
         measures = {"MSE": metrics["mse"].to_numpy(), "SSIM": metrics["ssim"].to_numpy()}
-        methods.append(Shown(label, made.images[shown].numpy(), measures))
-    page = viewer(truth[shown].numpy(), methods, voxel_size=patches.voxel_size, title=params.title)
+        maps = {name: each[first].numpy() for name, each in overlays.items()}
+        return Shown(label, made.images[first].numpy(), measures, maps)
+
+    methods = [
+        shown(label, Reconstruction.load(path))
+        for label, path in zip(params.labels, snakemake.input.reconstructions, strict=True)
+    ]
+    for label, path in zip(params.sampled, snakemake.input.posteriors, strict=True):
+        runs = Posterior.load(path)
+        mean = Reconstruction(runs.mean, runs.data_error, runs.seconds, runs.evaluations)
+        label = f"{label}, mean of {runs.samples}"
+        methods.append(shown(label, mean, uncertainty=runs.std))
+    page = viewer(truth[first].numpy(), methods, voxel_size=patches.voxel_size, title=params.title)
     Path(snakemake.output[0]).write_text(page, encoding="utf-8")
