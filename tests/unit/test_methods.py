@@ -18,6 +18,7 @@ from ddgm.iterative import MatrixOperator
 from ddgm.methods import (
     DDGM,
     DDRM,
+    DDS,
     DPS,
     METHODS,
     Algebraic,
@@ -203,6 +204,44 @@ class TestDDRM:
             assert word in message
 
 
+class TestDDS:
+    @pytest.mark.parametrize("eta", [0.0, 0.6])
+    def test_it_is_the_best_of_a_krylov_subspace_and_ddim(self, dense, eta):
+        # Two steps, written down as what they reach: the least error in the norm of
+        # H = γ/σ_y² AᵀA + 1 among d + a r + b H r, where r = γ/σ_y² Aᵀ(y − A d).
+        method = DDS(N=3, M=2, gamma=0.3, eta=eta, sigma_1=3.0, sigma_N=0.03)
+        found = method.solve(small_problem(dense))
+        noise, A = ImageNoise(4, range(3), (4, 5)), dense.matrix.double()
+        y = small_problem(dense).data.flatten(1).double()
+        H = 0.3 * A.T @ A + torch.eye(20).double()
+        x = 3.0 * noise.draw().flatten(1).double()
+        for sigma, lower in itertools.pairwise((*exponential_decay(3.0, 0.03, 3), 0.0)):
+            predicted = torch.tanh(x)
+            d = x - sigma * predicted
+            r = 0.3 * (y - d @ A.T) @ A
+            krylov = torch.stack([r, r @ H], dim=2)
+            parts = torch.linalg.solve(krylov.mT @ H @ krylov, krylov.mT @ r.unsqueeze(2))
+            x = d + (krylov @ parts).squeeze(2)
+            if lower:
+                x = x + lower * math.sqrt(1 - eta**2) * predicted
+                x = x + lower * eta * noise.draw().flatten(1).double() if eta else x
+        torch.testing.assert_close(found.flatten(1).double(), x, rtol=0, atol=1e-3)
+
+    def test_where_nothing_is_measured_nothing_is_divided_by_nothing(self):
+        operator = MatrixOperator(torch.zeros(1, 4), (2, 2))
+        noise = ImageNoise(4, range(3), (2, 2))
+        problem = Problem(operator, torch.zeros(3, 1, 1), torch.zeros_like, noise, 1.0)
+        start = 6.0 * ImageNoise(4, range(3), (2, 2)).draw()
+        torch.testing.assert_close(DDS(N=4, eta=0.0).solve(problem), start)
+
+    @pytest.mark.parametrize(
+        ("setting", "value"), [("M", 0), ("gamma", 0.0), ("gamma", math.inf), ("eta", 1.1)]
+    )
+    def test_settings_without_sense_are_refused(self, setting, value):
+        with pytest.raises(DdgmError, match=f"{setting} = {value}"):
+            DDS(**{setting: value})
+
+
 class TestDPS:
     @pytest.mark.parametrize("rescaled", [False, True])
     def test_it_is_equation_5_or_6_with_the_gradient_of_autograd(self, fused, rescaled):
@@ -308,6 +347,7 @@ class TestProximal:
         ("algebraic", Evaluations(gradient=3, adjoint=1)),
         ("ddgm", Evaluations(gradient=12, adjoint=1, network=4)),
         ("ddrm", Evaluations(adjoint=1, network=4)),
+        ("dds", Evaluations(gradient=4 * 6, network=4)),
         ("dps", Evaluations(gradient=14, network=14, network_gradient=14)),
         ("generation", Evaluations(network=4)),
         ("proximal", Evaluations(adjoint=1, network=4)),

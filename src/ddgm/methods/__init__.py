@@ -14,6 +14,7 @@ from ddgm.errors import SettingError
 from ddgm.methods.algebraic import Algebraic
 from ddgm.methods.ddgm import DDGM
 from ddgm.methods.ddrm import DDRM
+from ddgm.methods.dds import DDS
 from ddgm.methods.dps import DPS
 from ddgm.methods.generation import Generation
 from ddgm.methods.problem import Evaluations, Method, Problem
@@ -22,6 +23,7 @@ from ddgm.methods.proximal import Proximal
 __all__ = [
     "DDGM",
     "DDRM",
+    "DDS",
     "DPS",
     "METHODS",
     "Algebraic",
@@ -38,6 +40,7 @@ METHODS: dict[str, type[Any]] = {
     "algebraic": Algebraic,
     "ddgm": DDGM,
     "ddrm": DDRM,
+    "dds": DDS,
     "dps": DPS,
     "generation": Generation,
     "proximal": Proximal,
