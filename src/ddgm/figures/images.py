@@ -87,7 +87,9 @@ def image_grid(
         rows, gap = -(-len(images) // columns), 0.03  # between images, in their own size
         width = WIDTH / (columns + gap * (columns - 1))
         height = width * images.shape[1] / images.shape[2]
-        figure = Figure(figsize=(WIDTH, height * (rows + gap * (rows - 1))))
+        columns = min(columns, len(images))
+        size = width * (columns + gap * (columns - 1)), height * (rows + gap * (rows - 1))
+        figure = Figure(figsize=size)
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         figure.subplots_adjust(0, 0, 1, 1, wspace=gap, hspace=gap)
         for panel in panels:

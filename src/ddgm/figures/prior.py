@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
@@ -62,5 +63,6 @@ def prior_samples(
             spectrum.loglog(frequency, power, **kept)
         histogram.set(xlabel="intensity, standard deviations", ylabel="density")
         histogram.legend(frameon=False)
+        spectrum.xaxis.set_minor_formatter(NullFormatter())  # of small images they overlap
         spectrum.set(xlabel="spatial frequency, cycles a pixel", ylabel="power")
         return figure
