@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-RADIUS = 2.0  # pixels, standard deviation of the window: a single pixel is no structure
+RADIUS = 3.0  # pixels, standard deviation of the window: a single pixel is no structure
 MARKED = 0.95  # of all pixels are not marked
 
 

@@ -33,6 +33,12 @@ def test_the_library_examples_run_one_after_the_other(tmp_path, monkeypatch, cap
     for rule in ("held-out views", "discrepancy"):
         assert re.search(rf"'{rule}': '{{\"N\": 20, \"c\": (0\.5|1\.0|2\.0)}}'", output)
 
+    uncertainty = (REPOSITORY / "docs" / "uncertainty.md").read_text(encoding="utf-8")
+    (example,) = blocks("python", uncertainty)
+    exec(example, names)
+    assert capsys.readouterr().out.count("[2, 64, 64]") == 3
+    assert (tmp_path / "posterior.npz").exists()
+
 
 GUIDES = [REPOSITORY / "docs", REPOSITORY / "docs" / "guides"]
 CONFIGURING = [

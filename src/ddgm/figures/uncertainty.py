@@ -119,7 +119,7 @@ def uncertainty_maps(
             panels[0, column].set_title(title)
         for first, last, label in (
             (0, 2, "intensity, standard deviations of the images"),
-            (2, 4, "the same unit"),
+            (2, 4, "error and deviation, same unit"),
             (4, 5, "noise deviations"),
         ):
             figure.colorbar(
