@@ -48,6 +48,7 @@ TRIALS = {
     ".venv/bin/snakemake --cores 4 --until download": "plan",
     ".venv/bin/snakemake --cores all volume --configfile config/fib25.yaml": "plan",
     ".venv/bin/snakemake --cores all sweeps table_1 --configfile config/fib25.yaml": "plan",
+    ".venv/bin/snakemake --cores all uncertainty --configfile config/fib25.yaml": "plan",
     ".venv/bin/snakemake --cores all sweep_sigma1 --configfile config/fib25.yaml": "plan",
     ".venv/bin/snakemake --cores all sweep_sigma1 -R sweep_sigma1_point"
     " --configfile config/fib25.yaml": "plan",
