@@ -1,5 +1,18 @@
 # What `snakemake --report` shows beside tables and figures: where the results come from. Its
 # page shows HTML and images in place, other files for download.
+# All that the target `paper` makes, less the pages about it.
+RESULTS_OF_PAPER = [
+    rules.table_1.output,
+    expand(
+        f"{RESULTS}/figures/figure_{{number}}.{{ending}}", number=FIGURES, ending=["pdf", "png"]
+    ),
+    rules.sweeps.input,
+    rules.uncertainty.input,
+    rules.training_curve.output if GIVEN_NETWORK is None else [],
+    rules.volume.input if HAS_SLAB else [],
+]
+
+
 rule configuration:
     """The configuration of the run, to read and to run again."""
     output:
@@ -45,11 +58,7 @@ rule run_times:
     input:
         metrics=f"{RESULTS}/metrics/test.csv",
         # A job that ran again has measured itself again.
-        results=[
-            rules.sweeps.input,
-            rules.figure_2.output,
-            rules.volume.input if HAS_SLAB else [],
-        ],
+        results=RESULTS_OF_PAPER,
     output:
         html=shown_of_run(f"{RESULTS}/report/run_times.html", "Run times", "page"),
         csv=shown_of_run(f"{RESULTS}/report/run_times.csv", "Run times", "text"),
