@@ -46,7 +46,7 @@ class DDS:
     N: int = 50
     M: int = 5
     gamma: float = 0.1
-    eta: float = 0.85
+    eta: float = 1.0
     sigma_1: float = 6.0
     sigma_N: float = 0.1  # noqa: N815 (the paper's name)
 
