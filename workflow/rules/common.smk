@@ -160,6 +160,14 @@ def page_of(name, category, **labels):
     )
 
 
+UNCERTAINTY = config["uncertainty"]
+
+
+def posteriors_of(set_):
+    """The runs of every method whose spread is looked at."""
+    return [f"{RESULTS}/uncertainty/{set_}/{name}.npz" for name in UNCERTAINTY["methods"]]
+
+
 PAPER = "Figures of the paper"
 
 

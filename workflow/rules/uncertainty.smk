@@ -1,11 +1,3 @@
-UNCERTAINTY = config["uncertainty"]
-
-
-def posteriors_of(set_):
-    """The runs of every method whose spread is looked at."""
-    return [f"{RESULTS}/uncertainty/{set_}/{name}.npz" for name in UNCERTAINTY["methods"]]
-
-
 rule posterior:
     """Several runs of a method on each tilt series of a set: mean, deviation, data consistency."""
     input:
