@@ -14,6 +14,18 @@ from ddgm.operator import LinearOperator, check_shape
 PROBES = 512  # random data by which column norms are estimated: to 1/√1024, 3 %
 
 
+def check_noise_std(noise_std: float) -> None:
+    """Refuse a σ_y that is no unit.
+
+    Raises
+    ------
+    SettingError
+        If it is not positive.
+    """
+    if not 0 < noise_std < math.inf:
+        raise SettingError("noise_std", noise_std, "must be positive: it is the unit of residuals")
+
+
 def residual(operator: LinearOperator, images: Tensor, data: Tensor, noise_std: float) -> Tensor:
     """Return (y − Ax)/σ_y: white and of variance 1 if x is the true image.
 
@@ -41,8 +53,7 @@ def residual(operator: LinearOperator, images: Tensor, data: Tensor, noise_std: 
     SettingError
         If σ_y is not positive.
     """
-    if not 0 < noise_std < math.inf:
-        raise SettingError("noise_std", noise_std, "must be positive: it is the unit of residuals")
+    check_noise_std(noise_std)
     return (data - operator.forward(images)) / noise_std
 
 

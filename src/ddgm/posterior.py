@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ddgm.archive import read_archive, write_archive
 from ddgm.blending import BlendedDenoiser
-from ddgm.data_consistency import column_norms, residual, score_map
+from ddgm.data_consistency import check_noise_std, column_norms, residual, score_map
 from ddgm.denoiser import Denoiser
 from ddgm.errors import DdgmError, SettingError
 from ddgm.methods import Evaluations, Method, Problem, check_noise_levels
@@ -155,6 +155,7 @@ def draw_posterior(
         raise SettingError("samples", samples, "must be at least 2: one has no deviation")
     if not 0 <= kept <= samples:
         raise SettingError("kept", kept, f"must lie between 0 and samples = {samples}")
+    check_noise_std(noise_std)
     method.check(operator)
     if not method.needs_network or denoiser is None:
         raise DdgmError("posterior: samples need a random method and a network; one is missing")

@@ -203,8 +203,9 @@ def test_residuals_of_a_posterior_mean_have_the_variance_that_is_known(gaussian)
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(
-    projector, data, denoiser, ddgm, options, named
+    projector, data, denoiser, ddgm, options, named, monkeypatch
 ):
+    monkeypatch.setattr(DDGM, "solve", pytest.fail)
     with pytest.raises(DdgmError, match=named):
         draw_posterior(ddgm, projector, data, denoiser, **{"noise_std": SIGMA_Y, **options})
 
