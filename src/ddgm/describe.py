@@ -218,15 +218,20 @@ def _archive(path: Path) -> Description:
         }
         return Description("set of images", facts)
     if "data_error" in content:
+        # Of several runs there are their means, and more that is no image.
+        several = "samples" in content
+        images = content["mean" if several else "images"]
         evaluations = json.loads(str(content["evaluations"]))
         facts = {
-            "images": f"{len(content['images'])} of {_times(content['images'].shape[1:])} pixels, "
-            "network units",
-            "evaluations": f"{evaluations['network']} of the network",
+            "images": f"{len(images)} of {_times(images.shape[1:])} pixels, network units",
+            "evaluations": f"{evaluations['network']} of the network" + several * ", a run",
             "data error": f"{content['data_error'].mean():.4g}, mean of (Ax − y)²",
             "time": f"{content['seconds'].mean():.3g} s an image",
         }
-        return Description("reconstructed images", facts)
+        if not several:
+            return Description("reconstructed images", facts)
+        runs = f"{content['samples']} of each image: mean, deviation and data consistency"
+        return Description("several runs of a reconstruction", {"runs": runs, **facts})
     raise DdgmError(f"{path}: an archive of {', '.join(content)}, which is none of ddgm's")
 
 

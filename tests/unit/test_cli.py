@@ -18,9 +18,10 @@ from ddgm.cli import app, commands, main
 from ddgm.cli.common import attribute_help, parse_settings, read_range
 from ddgm.denoiser import Normalisation, load_denoiser
 from ddgm.errors import DdgmError
-from ddgm.methods import METHODS
+from ddgm.methods import METHODS, Evaluations
 from ddgm.mrc import export_stack
 from ddgm.patches import PatchSet
+from ddgm.posterior import Posterior
 from ddgm.reconstruction import Reconstruction
 from ddgm.sinograms import SinogramSet
 from ddgm.slab_simulation import simulate_series
@@ -119,6 +120,11 @@ def test_training_has_an_option_for_each_setting():
     [
         (["reconstruct", "a.zarr"], "Missing option '--output'"),
         (["reconstruct", "a.zarr", "-o", "b", "--batch", "0"], "Invalid value for '--batch'"),
+        (["reconstruct", "a.zarr", "-o", "b", "--device", "gpu"], "Invalid value for '--device'"),
+        (
+            ["reconstruct", "a.mrc", "-o", "b", "--tilt-axis", "z"],
+            "Invalid value for '--tilt-axis'",
+        ),
         (["nonsense"], "No such command 'nonsense'"),
         (["info", "--nonsense"], "No such option: --nonsense"),
     ],
@@ -198,6 +204,25 @@ def test_a_set_of_images_goes_from_views_to_metrics(ddgm, tmp_path, method):
         ["reconstruct", "images.npz", "-o", "x.npz"],
     ):
         assert "(ddgm info says what)" in ddgm(*command, status=1)
+
+
+def test_several_runs_are_told_from_one(ddgm, tmp_path):
+    images = torch.zeros(3, 8, 8)
+    Posterior(
+        mean=images,
+        std=images,
+        residual=images,
+        consistency=images,
+        runs=images[:, None],
+        samples=5,
+        data_error=torch.ones(3),
+        seconds=torch.ones(3),
+        evaluations=Evaluations(network=20),
+    ).save(tmp_path / "runs.npz")
+    told = " ".join(ddgm("info", "runs.npz").split())
+    assert told.startswith("runs.npz: several runs of a reconstruction runs 5 of each image")
+    assert "images 3 of 8 × 8 pixels" in told
+    assert "20 of the network, a run" in told
 
 
 SMALL = {

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -31,8 +31,30 @@ DEFAULT_NETWORK = "fib25-16nm"
 Network = Annotated[
     str, typer.Option(help="Trained network: one in the box by name, or a safetensors file.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto is a GPU if there is one.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto is a GPU if there is one.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is random.")]
+VOLUME = "The volume"
+Mip = Annotated[
+    int, typer.Option(min=0, help="Scale of a precomputed volume.", rich_help_panel=VOLUME)
+]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X:X,Y:Y,Z:Z",
+        help="Part of a precomputed volume, in voxels of that mip, stop excluded.",
+        show_default="all of it",
+        rich_help_panel=VOLUME,
+    ),
+]
+Axes = Annotated[
+    str,
+    typer.Option(
+        help="Which axes of a precomputed volume are tilt axis, depth and detector.",
+        rich_help_panel=VOLUME,
+    ),
+]
 NoiseStd = Annotated[
     float | None,
     typer.Option(

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -128,7 +128,7 @@ def reconstruct(
         ),
     ] = 1,
     tilt_axis: Annotated[
-        str,
+        Literal["y", "x"],
         typer.Option(
             help="Image axis along which the tilt axis runs: y (from row to row, as IMOD aligns) "
             "or x.",
@@ -136,7 +136,7 @@ def reconstruct(
         ),
     ] = "y",
     values: Annotated[
-        str,
+        Literal["relative", "intensity", "grey"],
         typer.Option(
             help="What a pixel is: relative (linear in what the beam went through, of any gain and "
             "offset), intensity (transmitted, of which the logarithm is taken) or grey (line "
@@ -199,7 +199,8 @@ def reconstruct(
         ),
     ] = False,
     dtype: Annotated[
-        str, typer.Option(help="Voxels of the volume: uint8 or float32.", rich_help_panel=LARGE)
+        Literal["uint8", "float32"],
+        typer.Option(help="Voxels of the volume.", rich_help_panel=LARGE),
     ] = "uint8",
 ) -> None:
     """Reconstruct images from tilt views. Interrupted, the same command goes on.
@@ -270,10 +271,9 @@ def _tilt_series(
     if not is_mrc(source):
         defaults = {each.name: each.default for each in dataclasses.fields(Import)}
         for name, value in settings.items():
-            if value != defaults.get(name) and value is not dataclasses.MISSING:
+            if value is not None and value != defaults[name]:
                 option = {"binning": "bin"}.get(name, name).replace("_", "-")
-                if value is not None:
-                    raise DdgmError(f"--{option} goes with an MRC stack, not with {source}")
+                raise DdgmError(f"--{option} goes with an MRC stack, not with {source}")
         series = open_tilt_series(source)
         _check_pixel_size(series.pixel_size, card, str(source))
     else:
@@ -361,8 +361,8 @@ def _of_sinograms(
     if method.needs_network:
         denoiser = loaded = load_denoiser(network, where, half=half)
         rows, columns = measured.geometry.image_shape
-        divisible = not (rows % loaded.card.architecture.stride)
-        if max(rows, columns) > patch or columns % loaded.card.architecture.stride or not divisible:
+        unit = loaded.card.architecture.stride
+        if max(rows, columns) > patch or rows % unit or columns % unit:
             denoiser = BlendedDenoiser.of(loaded, patch=patch, stride=stride)
     if noise_std is None:
         noise_std = measured.noise_std or estimate_noise_std(operator, measured.sinograms)

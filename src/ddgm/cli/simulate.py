@@ -7,12 +7,22 @@ from typing import Annotated
 
 import typer
 
-from ddgm.cli.common import DEFAULT_NETWORK, Network, Seed, fetch_volume, reading, running
+from ddgm.cli.common import (
+    DEFAULT_NETWORK,
+    VOLUME,
+    Axes,
+    Mip,
+    Network,
+    Part,
+    Seed,
+    fetch_volume,
+    reading,
+    running,
+)
 from ddgm.console import show_progress
 from ddgm.errors import DdgmError
 
 SYNTHETIC = "synthetic"
-VOLUME = "The volume"
 
 
 def simulate(
@@ -54,25 +64,9 @@ def simulate(
     ] = 4.1,
     seed: Seed = 0,
     network: Network = DEFAULT_NETWORK,
-    mip: Annotated[
-        int, typer.Option(min=0, help="Scale of a precomputed volume.", rich_help_panel=VOLUME)
-    ] = 0,
-    box: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X:X,Y:Y,Z:Z",
-            help="Part of a precomputed volume, in voxels of that mip, stop excluded.",
-            show_default="all of it",
-            rich_help_panel=VOLUME,
-        ),
-    ] = None,
-    axes: Annotated[
-        str,
-        typer.Option(
-            help="Which axes of a precomputed volume are tilt axis, depth and detector.",
-            rich_help_panel=VOLUME,
-        ),
-    ] = "yzx",
+    mip: Mip = 0,
+    box: Part = None,
+    axes: Axes = "yzx",
     size: Annotated[
         str,
         typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ddgm.cli.common import fetch_volume, running, whole_numbers, with_options_of
+from ddgm.cli.common import Axes, Mip, Part, fetch_volume, running, whole_numbers, with_options_of
 from ddgm.console import show_progress
 from ddgm.errors import DdgmError
 from ddgm.training_settings import TrainingSettings
@@ -72,21 +72,9 @@ def train(
     validation_images: Annotated[
         int, typer.Option(min=1, help="How many images are cut out of it.")
     ] = 64,
-    mip: Annotated[int, typer.Option(min=0, help="Scale of a precomputed volume.")] = 0,
-    box: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X:X,Y:Y,Z:Z",
-            help="Part of a precomputed volume, in voxels of that mip, stop excluded.",
-            show_default="all of it",
-        ),
-    ] = None,
-    axes: Annotated[
-        str,
-        typer.Option(
-            help="Which axes of a precomputed volume are the tilt axis, depth and detector."
-        ),
-    ] = "yzx",
+    mip: Mip = 0,
+    box: Part = None,
+    axes: Axes = "yzx",
     **options: Any,
 ) -> None:
     """Train a network on clean images of tissue. Interrupted, the same command goes on.
