@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -151,43 +152,16 @@ def calibration(
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
         curve, share, mean = figure.subplots(1, 3)
-        for at, (label, rows) in enumerate(curves):
-            colour, marker = COLOURS[1 + at % 4], MARKERS[at % 5]
-            for changed, style, face in ((False, "-", colour), (True, ":", "white")):
-                part = rows[rows["recalibrated"] == changed]
-                curve.errorbar(
-                    part["predicted"],
-                    part["rms_error"],
-                    yerr=part["rms_error_se"],
-                    fmt=marker + style,
-                    ms=3,
-                    lw=1,
-                    color=colour,
-                    mfc=face,
-                    label=label if not changed else None,
-                )
+        _before_and_after(curve, curves, "predicted", "rms_error")
         most = max(rows[["predicted", "rms_error"]].to_numpy().max() for _, rows in curves)
         curve.plot([0, most], [0, most], color="grey", lw=0.8, zorder=0)
         curve.set(xlabel="predicted deviation", ylabel="root-mean-square error")
         curve.set(xlim=(0, None), ylim=(0, None))
 
-        for at, (_, rows) in enumerate(shares):
-            colour, marker = COLOURS[1 + at % 4], MARKERS[at % 5]
-            for changed, style, face in ((False, "-", colour), (True, ":", "white")):
-                part = rows[rows["recalibrated"] == changed]
-                share.errorbar(
-                    part["deviations"],
-                    part["share"],
-                    yerr=part["share_se"],
-                    fmt=marker + style,
-                    ms=3,
-                    lw=1,
-                    color=colour,
-                    mfc=face,
-                )
+        _before_and_after(share, shares, "deviations", "share")
         reference = shares[0][1]
         reference = reference[~reference["recalibrated"]]
-        share.plot(
+        alike = share.plot(
             reference["deviations"],
             reference["expected"],
             color="grey",
@@ -197,7 +171,7 @@ def calibration(
         )
         share.set(xlabel="predicted deviations", ylabel="share of pixels within", ylim=(0, 1))
         share.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        share.legend(frameon=False, fontsize=6, loc="lower right")
+        share.legend(handles=alike, frameon=False, fontsize=6, loc="lower right")
 
         for at, (_, rows) in enumerate(means):
             colour = COLOURS[1 + at % 4]
@@ -221,3 +195,24 @@ def calibration(
         handles, labels = curve.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
         return figure
+
+
+def _before_and_after(
+    panel: Axes, tables: Sequence[tuple[str, pd.DataFrame]], abscissa: str, ordinate: str
+) -> None:
+    """Draw a line a method as its runs say, filled, and recalibrated, open and dotted."""
+    for at, (label, rows) in enumerate(tables):
+        colour, marker = COLOURS[1 + at % 4], MARKERS[at % 5]
+        for changed, style, face in ((False, "-", colour), (True, ":", "white")):
+            part = rows[rows["recalibrated"] == changed]
+            panel.errorbar(
+                part[abscissa],
+                part[ordinate],
+                yerr=part[f"{ordinate}_se"],
+                fmt=marker + style,
+                ms=3,
+                lw=1,
+                color=colour,
+                mfc=face,
+                label=None if changed else label,
+            )
