@@ -93,15 +93,19 @@ def viewer(
     Raises
     ------
     DdgmError
-        If a method's images are not of the truth's size, or two methods share a label.
+        If there are no methods, a method's images are not of the truth's size, or two methods share
+        a label.
     """
+    if not methods:
+        raise DdgmError("viewer: there are no methods to show beside the truth")
     shown = [Shown("Truth", truth), *(_with_error(each, truth) for each in methods)]
     labels = [each.label for each in shown]
     if len(set(labels)) < len(labels):
         raise DdgmError(f"viewer: labels must differ; they are {', '.join(labels)}")
     overlays = list(dict.fromkeys(name for each in shown for name in each.overlays))
     low, high = np.percentile(truth, [0.5, 99.5])
-    top = max(float(np.percentile(each.overlays["error"], 99)) for each in shown[1:])
+    errors = [float(np.percentile(each.overlays["error"], 99)) for each in shown[1:]]
+    top = max(errors) or 1.0  # any scale will do for errors that are none
     # One list a kind of picture, of one array a label: what the browser composes panels from.
     stacks = {"grey": [_eight_bits(each.images, low, high) for each in shown]}
     for name in overlays:

@@ -202,9 +202,16 @@ def test_the_tabulator_reaches_the_widgets_and_their_keys_stay_the_pages(page):
     assert value(page, "slider", "value") == 2
 
 
-def test_images_of_another_size_and_labels_twice_are_refused(images):
+def test_no_methods_images_of_another_size_and_labels_twice_are_refused(images):
     truth, blurred, _ = images
+    with pytest.raises(DdgmError, match="there are no methods"):
+        viewer(truth, [], voxel_size=16, title="")
     with pytest.raises(DdgmError, match="A has images"):
         viewer(truth, [Shown("A", blurred[:, 1:])], voxel_size=16, title="")
     with pytest.raises(DdgmError, match="labels must differ; they are Truth, A, A"):
         viewer(truth, [Shown("A", blurred)] * 2, voxel_size=16, title="")
+
+
+def test_a_method_without_an_error_is_shown(images):
+    truth, _, _ = images
+    assert "<html" in viewer(truth, [Shown("perfect", truth)], voxel_size=16, title="")

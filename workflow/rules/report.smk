@@ -98,7 +98,9 @@ rule viewer:
         labels=[config["methods"][name]["label"] for name in config["comparison"]["methods"]],
         sampled=[config["methods"][name]["label"] for name in UNCERTAINTY["methods"]],
         images=config["viewer"]["images"],
-        library=code_of("evaluation", "metrics", "posterior", "viewer", script="viewer"),
+        library=code_of(
+            "calibration", "evaluation", "metrics", "posterior", "viewer", script="viewer"
+        ),
     script:
         "../scripts/viewer.py"
 

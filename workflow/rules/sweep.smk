@@ -169,6 +169,7 @@ if BLIND_SWEEPS:
                 "blind",
                 "figures/blind",
                 "figures/style",
+                "noise_level",
                 "pages",
                 "selection",
                 "tables",

@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import numpy as np
+
+from ddgm.calibration import Scored
 from ddgm.console import session
 from ddgm.evaluation import evaluate
 from ddgm.patches import PatchSet
@@ -16,7 +19,7 @@ with session(snakemake.log[0]):
     def shown(label, made, **overlays):
         metrics = evaluate(made, truth)[first]
         measures = {"MSE": metrics["mse"].to_numpy(), "SSIM": metrics["ssim"].to_numpy()}
-        maps = {name: each[first].numpy() for name, each in overlays.items()}
+        maps = {name: np.asarray(each[first]) for name, each in overlays.items()}
         return Shown(label, made.images[first].numpy(), measures, maps)
 
     methods = [
@@ -27,6 +30,8 @@ with session(snakemake.log[0]):
         runs = Posterior.load(path)
         mean = Reconstruction(runs.mean, runs.data_error, runs.seconds, runs.evaluations)
         label = f"{label}, mean of {runs.samples}"
-        methods.append(shown(label, mean, uncertainty=runs.std))
+        known = truth[: len(runs.mean)].numpy()
+        scored = Scored.of(runs.mean.numpy(), runs.std.numpy(), known, runs.samples)
+        methods.append(shown(label, mean, uncertainty=scored.predicted))
     page = viewer(truth[first].numpy(), methods, voxel_size=patches.voxel_size, title=params.title)
     Path(snakemake.output[0]).write_text(page, encoding="utf-8")
