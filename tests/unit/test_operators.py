@@ -7,7 +7,12 @@ from ddgm.eigenbasis import decompose
 from ddgm.errors import DdgmError
 from ddgm.fused import FusedOperator
 from ddgm.geometry import TiltGeometry
-from ddgm.iterative import PROXIMAL_ITERATIONS, MatrixOperator, largest_singular_value
+from ddgm.iterative import (
+    PROXIMAL_ITERATIONS,
+    PROXIMAL_TOLERANCE,
+    MatrixOperator,
+    largest_singular_value,
+)
 from ddgm.operator import check_step_size
 from ddgm.projector import Projector, system_matrix
 
@@ -294,8 +299,10 @@ class TestProximal:
         for at in range(4):
             one = slice(at, at + 1)
             alone, _ = operator.proximal(image[one], operator.right_side(data[one]), weight)
-            # Rounding to float32 grows in conjugate gradients, up to their tolerance.
-            assert difference(batch[one], alone) < (1e-3 if operator.eigenbasis is None else 1e-5)
+            # Rounding differs, so that conjugate gradients stop elsewhere within their tolerance,
+            # which is one of residuals; the error of a solution is a few times that.
+            allowed = 5 * PROXIMAL_TOLERANCE if operator.eigenbasis is None else 1e-5
+            assert difference(batch[one], alone) < allowed
 
     def test_zero_data_and_images_give_zeros(self, operator):
         image, data = problem(operator)

@@ -109,6 +109,8 @@ def test_an_interrupted_one_goes_on(folder, whole):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Tests may run in the background of a shell, which makes its jobs ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     finished = folder / "again.zarr.partial" / "finished"
     deadline = time.monotonic() + 200
