@@ -37,6 +37,8 @@ _KINDS_OF = {
     "tls_cert": ("address",),
     "tls_key": ("address",),
 }
+# A terminal sends Ctrl-C to workers as well; they end with the process that started them.
+_DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 _CORES_A_WORKER = 4  # a network's layers keep that many busy; each worker holds a network
 _SECONDS_FOR_SCHEDULER = 30
 # What workers are told that are started here, whatever the user's configuration of Dask says.
@@ -225,6 +227,7 @@ def _local(settings: ClusterSettings, device: str, cores: int) -> Iterator[Worke
                 protocol="tls://" if security else "tcp://",
                 security=security,
                 dashboard_address=f"{host}:{settings.dashboard_port}",
+                preload=_DEAF,
                 # Without it, the machine's memory is divided among them.
                 **({} if settings.memory is None else {"memory_limit": settings.memory}),
             )
