@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddgm.eigenbasis import Eigenbasis, _parities
+from ddgm.eigenbasis import Eigenbasis, parities
 from ddgm.errors import SettingError
 from ddgm.operator import LinearOperator, check_shape
 
@@ -133,7 +133,7 @@ def _diagonal(basis: Eigenbasis) -> Tensor:
     # A pixel is in one pixel of each folded quarter, so that squares unfold as the values do.
     unfolded = sum(
         torch.from_numpy(unfolding.power(2) @ part.cpu().numpy())
-        for unfolding, part in zip(_parities(basis.image_shape), parts, strict=True)
+        for unfolding, part in zip(parities(basis.image_shape), parts, strict=True)
     )
     assert isinstance(unfolded, Tensor)
     return unfolded.reshape(basis.image_shape).to(basis.device)

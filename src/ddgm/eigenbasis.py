@@ -186,7 +186,7 @@ def decompose(
     In float64: float32 cannot tell eigenvalues below 1e-7 of the largest from zero, and those of
     interest to DDRM go down to 7e-8.
     """
-    bases = list(_parities(image_shape)) if symmetric else [None]
+    bases = list(parities(image_shape)) if symmetric else [None]
     vectors, eigenvalues = [], []
     for basis in tqdm(bases, desc="eigenbasis", unit="block", disable=not progress):
         # One kind of images at a time, since A itself is too large to be held densely.
@@ -200,8 +200,20 @@ def decompose(
     return Eigenbasis(image_shape, tuple(vectors), torch.cat(eigenvalues))
 
 
-def _parities(shape: tuple[int, int]) -> Iterator[scipy.sparse.csr_matrix]:
-    """Yield, kind by kind, the matrix that unfolds a quarter image to a whole one."""
+def parities(shape: tuple[int, int]) -> Iterator[scipy.sparse.csr_matrix]:
+    """Yield the matrices that unfold a quarter image to a whole one, one a kind of symmetry.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns of the image.
+
+    Yields
+    ------
+    csr_matrix
+        (rows · columns, pixels of the quarter) float64 with orthonormal columns; even or odd under
+        the up-down and the left-right flip, in the order of the eigenbasis's blocks.
+    """
     for vertical, horizontal in product((False, True), repeat=2):
         yield scipy.sparse.kron(
             _unfolding(shape[0], odd=vertical), _unfolding(shape[1], odd=horizontal), format="csr"
