@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +18,13 @@ from ddgm.cli.common import (
     fetch_volume,
     reading,
     running,
+    whole_numbers,
 )
 from ddgm.console import show_progress
 from ddgm.errors import DdgmError
+
+if TYPE_CHECKING:
+    from ddgm.denoiser import Normalisation
 
 SYNTHETIC = "synthetic"
 
@@ -87,7 +91,8 @@ def simulate(
 
         card = read_card(network)
         if output.suffix == ".npz" or source.endswith(".npz"):
-            _of_images(source, output, network, noise_std, seed, views, max_tilt, detector)
+            normalisation = card.normalisation
+            _of_images(source, output, normalisation, noise_std, seed, views, max_tilt, detector)
             return
         if output.suffix not in (".zarr", ".mrc", ".st"):
             raise DdgmError(f"--output {output}: a name ending with .zarr or .mrc is needed")
@@ -125,7 +130,6 @@ def simulate(
 
 def _synthetic(size: str, seed: int, output: Path) -> str:
     """Make tissue up, and return its folder."""
-    from ddgm.cli.common import whole_numbers
     from ddgm.synthetic import make_volume, write_precomputed
 
     folder = output.with_suffix(".precomputed")
@@ -140,7 +144,7 @@ def _synthetic(size: str, seed: int, output: Path) -> str:
 def _of_images(
     source: str,
     output: Path,
-    network: str,
+    normalisation: Normalisation,
     noise_std: float,
     seed: int,
     views: int,
@@ -148,7 +152,6 @@ def _of_images(
     detector: int | None,
 ) -> None:
     """Simulate the tilt views of a set of images."""
-    from ddgm.denoiser import read_card
     from ddgm.geometry import TiltGeometry
     from ddgm.patches import PatchSet
     from ddgm.projector import Projector
@@ -163,7 +166,7 @@ def _of_images(
     if output.exists():
         raise DdgmError(f"{output} exists already; remove it, or choose another name")
     with reading(source, "set of images"):
-        images = PatchSet.load(source).normalised(read_card(network).normalisation)
+        images = PatchSet.load(source).normalised(normalisation)
     rows, columns = images.shape[1:]
     geometry = TiltGeometry.limited_angle(
         (rows, columns), views=views, max_tilt=max_tilt, detector=detector
